@@ -1,0 +1,158 @@
+"""Step 2: cells become a lesson: language pairs, code, and whole exercises."""
+
+from itertools import groupby
+from pathlib import PurePosixPath
+
+from blackbelt.lesson import Block, Cell, Exercise, Lesson, Prose
+from blackbelt.problems import CourseError, Problem
+from blackbelt.read import FOLDER, NAME
+
+_OTHER = {"pl": "en", "en": "pl"}
+
+
+def assemble(path: str, source: str, cells: tuple[Cell, ...]) -> Lesson:
+    """Build a lesson from its cells.
+
+    Args:
+        path: `lessons/N_module/NN_slug.py`.
+        source: text of the file.
+        cells: what `read_cells` made of it.
+
+    Raises:
+        CourseError: prose without its twin, or an exercise that is not whole.
+    """
+    problems: list[Problem] = []
+    parts = PurePosixPath(path)
+    name = NAME.match(parts.name)
+    if not name or not FOLDER.match(parts.parent.name):
+        what = "a lesson is `lessons/N_module/NN_slug.py`, in lower case with underscores"
+        raise CourseError([Problem(path, 1, what)])
+    blocks: list[Block] = []
+    for exercise, group in groupby(cells, key=lambda cell: cell.options.exercise):
+        members = list(group)
+        if exercise is None:
+            blocks += _pair(members, path, problems)
+        else:
+            whole = _exercise(exercise, members, path, problems)
+            blocks += [whole] if whole else []
+    problems += _repeated(blocks, path)
+    if problems:
+        raise CourseError(problems)
+    return Lesson(path, parts.parent.name, name["number"], name["slug"], source, tuple(blocks))
+
+
+def _pair(cells: list[Cell], path: str, problems: list[Problem]) -> list[Prose | Cell]:
+    """Put twins together; code cells stay as they are."""
+    result: list[Prose | Cell] = []
+    waiting: Cell | None = None
+    for cell in [*cells, None]:
+        language = cell.options.lang if cell and cell.kind == "markdown" else None
+        if waiting and language != "en":
+            problems.append(_lonely(waiting, path))
+            waiting = None
+        if cell is None:
+            break
+        if cell.kind == "code":
+            result.append(cell)
+        elif language is None:
+            what = 'prose without a language: write `# %% [markdown] lang="pl"` or `lang="en"`'
+            problems.append(Problem(path, cell.line, what))
+        elif language == "pl":
+            waiting = cell
+        elif waiting:
+            result.append(Prose(waiting, cell))
+            waiting = None
+        else:
+            problems.append(_lonely(cell, path))
+    return result
+
+
+def _lonely(cell: Cell, path: str) -> Problem:
+    language = cell.options.lang or ""
+    place = "right after" if language == "pl" else "right before"
+    what = (
+        f'prose without its twin: a [markdown] cell with lang="{_OTHER[language]}" '
+        f'has to stand {place} this lang="{language}" cell'
+    )
+    return Problem(path, cell.line, what)
+
+
+def _exercise(
+    name: str, cells: list[Cell], path: str, problems: list[Problem]
+) -> Exercise | None:
+    before = len(problems)
+    where = cells[0].line
+    prose = _pair([cell for cell in cells if cell.kind == "markdown"], path, problems)
+    pairs = [pair for pair in prose if isinstance(pair, Prose)]
+    prompts = [pair for pair in pairs if pair.pl.options.role == "prompt"]
+    hints = tuple(pair for pair in pairs if pair.pl.options.role == "hint")
+    code = {role: [c for c in cells if c.options.role == role and c.kind == "code"] for role in _CODE}
+    if len(prompts) != 1:
+        problems.append(Problem(path, where, f"exercise `{name}` needs exactly one prompt pair"))
+    for role in ("starter", "check", "solution"):
+        if len(code[role]) != 1:
+            what = f'exercise `{name}` needs exactly one cell with role="{role}", found {len(code[role])}'
+            problems.append(Problem(path, where, what))
+    problems += _order(name, cells, path)
+    problems += [
+        Problem(path, cell.line, f'wrong answer of exercise `{name}` needs says="part of the message"')
+        for cell in code["wrong"]
+        if not cell.options.says
+    ]
+    if prompts:
+        problems += _belt(name, prompts[0], path)
+    if len(problems) > before:
+        return None
+    options = prompts[0].pl.options
+    return Exercise(
+        id=name,
+        belt=options.belt or "",
+        minutes=options.minutes or 0,
+        prompt=prompts[0],
+        starter=code["starter"][0],
+        check=code["check"][0],
+        hints=hints,
+        wrong=tuple(code["wrong"]),
+        solution=code["solution"][0],
+    )
+
+
+_CODE = ("starter", "check", "wrong", "solution")
+_SEQUENCE = ("prompt", "starter", "check", "hint", "wrong", "solution")
+
+
+def _order(name: str, cells: list[Cell], path: str) -> list[Problem]:
+    """A fixed order makes the file runnable from top to bottom: the solution comes last."""
+    ranks = [_SEQUENCE.index(cell.options.role or "") for cell in cells]
+    for cell, rank, previous in zip(cells[1:], ranks[1:], ranks, strict=False):
+        if rank < previous:
+            what = f"exercise `{name}`: the order is {', '.join(_SEQUENCE)}; `{cell.options.role}` comes too late"
+            return [Problem(path, cell.line, what)]
+    return []
+
+
+def _belt(name: str, prompt: Prose, path: str) -> list[Problem]:
+    problems = []
+    for cell in (prompt.pl, prompt.en):
+        if cell.options.belt is None or cell.options.minutes is None:
+            what = f'the prompt of exercise `{name}` needs belt="white" (brown, black) and minutes=5'
+            problems.append(Problem(path, cell.line, what))
+    if not problems and (prompt.pl.options.belt, prompt.pl.options.minutes) != (
+        prompt.en.options.belt,
+        prompt.en.options.minutes,
+    ):
+        what = f"the two prompts of exercise `{name}` differ in belt or minutes"
+        problems.append(Problem(path, prompt.en.line, what))
+    return problems
+
+
+def _repeated(blocks: list[Block], path: str) -> list[Problem]:
+    seen: set[str] = set()
+    problems = []
+    for block in blocks:
+        if isinstance(block, Exercise):
+            if block.id in seen:
+                what = f"two exercises are called `{block.id}`, or other cells stand between its cells"
+                problems.append(Problem(path, block.prompt.pl.line, what))
+            seen.add(block.id)
+    return problems

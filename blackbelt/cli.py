@@ -1,0 +1,126 @@
+"""The command line: `blackbelt serve`, `build`, `check`, `run`, `new`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from blackbelt.config import Project, load_project
+from blackbelt.problems import CourseError, Problem
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 is success, 1 problems, 2 a wrong command line."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace, Project], int] = options.command
+    try:
+        return command(options, load_project())
+    except CourseError as error:
+        return _report(error.problems)
+    except FileNotFoundError as error:
+        print(f"blackbelt: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="blackbelt", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[[argparse.Namespace, Project], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    many = "numbers or names of lessons, such as 01; all of them if none is given"
+    serve = add("serve", _serve, "run the lessons and serve the site with live reload")
+    serve.add_argument("lessons", nargs="*", help=many)
+    serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
+    build = add("build", _build, "write the finished site to site/")
+    build.add_argument("--site-dir", help="another folder than site/")
+    add("check", _check, "check the lessons without running them").add_argument("lessons", nargs="*", help=many)
+    run = add("run", _run, "run lessons and prove their exercises")
+    run.add_argument("lessons", nargs="*", help=many)
+    run.add_argument("--fresh", action="store_true", help="run even what did not change")
+    new = add("new", _new, "write the skeleton of a lesson")
+    new.add_argument("module", help="folder of the module, such as 3_data")
+    new.add_argument("name", help="number and slug, such as 15_iterable_dataset")
+    return parser
+
+
+def _report(problems: Sequence[Problem]) -> int:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _check(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.check import check
+    from blackbelt.course import load_course
+
+    course = load_course(project)
+    lessons = course.select(tuple(options.lessons))
+    problems = check(course, lessons)
+    if not problems:
+        print(f"{len(lessons)} lesson{'s' if len(lessons) != 1 else ''}, no problems")
+    return _report(problems)
+
+
+def _run(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.check import check
+    from blackbelt.course import load_course
+    from blackbelt.progress import Progress
+    from blackbelt.store import obtain
+
+    course = load_course(project)
+    lessons = course.select(tuple(options.lessons))
+    problems = list(check(course, lessons))
+    broken = {problem.path for problem in problems}
+    progress = Progress()
+    sound = [lesson for lesson in lessons if lesson.path not in broken]
+    _, failures = obtain(course, sound, progress, fresh=options.fresh)
+    progress.summary()
+    return _report([*problems, *failures])
+
+
+def _new(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.course import load_course
+    from blackbelt.skeleton import write_skeleton
+
+    path = write_skeleton(load_course(project), options.module, options.name)
+    print(f"wrote {path}\nnext: uv run blackbelt serve {path.name[:2]}")
+    return 0
+
+
+def _mkdocs(*arguments: str) -> int:
+    from mkdocs.__main__ import cli
+
+    try:
+        cli(list(arguments), prog_name="mkdocs", standalone_mode=True)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def _build(options: argparse.Namespace, project: Project) -> int:
+    os.chdir(project.root)
+    extra = ("--site-dir", options.site_dir) if options.site_dir else ()
+    return _mkdocs("build", "--strict", "--clean", *extra)
+
+
+def _serve(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.course import load_course
+
+    os.chdir(project.root)
+    if options.lessons:
+        load_course(project).select(tuple(options.lessons))
+        os.environ["BLACKBELT_ONLY"] = " ".join(options.lessons)
+    return _mkdocs("serve", "--dev-addr", f"127.0.0.1:{options.port}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The pipeline in one place: read, check, run, render; what a site or a command then uses."""
+
+import re
+from dataclasses import dataclass
+
+from blackbelt.check import check
+from blackbelt.config import Project
+from blackbelt.course import Course, load_course
+from blackbelt.lesson import LANGUAGES, Lesson
+from blackbelt.notebook import render_notebook
+from blackbelt.problems import CourseError, Problem
+from blackbelt.progress import Progress
+from blackbelt.render import Page, render_page
+from blackbelt.results import Run
+from blackbelt.store import obtain
+
+
+_LESSON = re.compile(r"^lessons/[^/]+/[^/]+\.py$")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A lesson that ran, with its page and notebook in each language."""
+
+    lesson: Lesson
+    run: Run
+    pages: dict[str, Page]
+    notebooks: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a site is made of.
+
+    Attributes:
+        course: the course as read.
+        lessons: rendered lessons, in the order of the roadmap.
+        problems: what is wrong with the lessons that are missing.
+    """
+
+    course: Course
+    lessons: tuple[Rendered, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Paths of lessons that have problems."""
+        paths = {problem.path for problem in self.problems}
+        return tuple(sorted(path for path in paths if _LESSON.match(path)))
+
+
+def prepare(project: Project, names: tuple[str, ...], progress: Progress) -> Prepared:
+    """Take lessons through the whole pipeline. A broken lesson leaves the others alone.
+
+    Args:
+        project: where the course lies.
+        names: numbers or names of lessons, or nothing for all of them.
+        progress: is told what runs.
+
+    Raises:
+        CourseError: the roadmap is not valid, or a name is not known.
+    """
+    course = load_course(project)
+    chosen = course.select(names)
+    problems = list(check(course, chosen))
+    broken = {problem.path for problem in problems}
+    sound = [lesson for lesson in chosen if lesson.path not in broken]
+    runs, failures = obtain(course, sound, progress)
+    problems += failures
+    rendered = []
+    for lesson in sound:
+        if lesson.path in runs:
+            try:
+                rendered.append(_render(lesson, runs[lesson.path], course))
+            except CourseError as error:
+                problems += error.problems
+    return Prepared(course, tuple(rendered), tuple(sorted(problems)))
+
+
+def _render(lesson: Lesson, run: Run, course: Course) -> Rendered:
+    pages, notebooks = {}, {}
+    for language in LANGUAGES:
+        try:
+            pages[language] = render_page(lesson, run, language, "../img")
+            notebooks[language] = render_notebook(lesson, run, language, course)
+        except (KeyError, ValueError) as error:
+            what = f"a quoted value cannot be written: {error}"
+            command = f"uv run blackbelt run {lesson.number}"
+            raise CourseError([Problem(lesson.path, 1, what, command)]) from error
+    return Rendered(lesson, run, pages, notebooks)

@@ -1,0 +1,165 @@
+"""Step 6: a lesson and its run become the Markdown of one page."""
+
+import re
+from dataclasses import dataclass
+
+from blackbelt.ansi import to_html
+from blackbelt.figures import Picture, picture
+from blackbelt.languages import keep
+from blackbelt.lesson import Cell, Exercise, Lesson, Prose
+from blackbelt.plan import plan
+from blackbelt.results import Output, Run, StepRun
+from blackbelt.strings import Strings, for_language
+from blackbelt.write_prose import prose_for_page
+
+_WORDS_A_MINUTE = 180
+_CODE_LINES_A_MINUTE = 12
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: its Markdown, and the files that it shows."""
+
+    markdown: str
+    pictures: tuple[Picture, ...]
+
+
+def render_page(lesson: Lesson, run: Run, language: str, images: str) -> Page:
+    """Render a lesson in one language.
+
+    Args:
+        lesson: the lesson.
+        run: its results.
+        language: `pl` or `en`.
+        images: address of the folder of images, relative to the page's file.
+
+    Raises:
+        KeyError: prose quotes a value that the run does not have.
+    """
+    renderer = _Renderer(lesson, run, language, images)
+    blocks = [renderer.block(block) for block in lesson.blocks]
+    markdown = "\n\n".join(block for block in blocks if block) + "\n"
+    return Page(markdown, tuple(renderer.pictures.values()))
+
+
+def reading_minutes(lesson: Lesson, language: str) -> int:
+    """Minutes to read the page, without solving its exercises; at least one."""
+    words = sum(len(re.findall(r"\w+", pair.of(language).source)) for pair in lesson.prose)
+    story = [block for block in lesson.blocks if isinstance(block, Cell)]
+    lines = sum(1 for cell in story for line in cell.source.splitlines() if line.strip())
+    return max(1, round(words / _WORDS_A_MINUTE + lines / _CODE_LINES_A_MINUTE))
+
+
+def fenced(source: str, attributes: str) -> str:
+    """A fenced block that is longer than any run of backticks in it."""
+    longest = max((len(ticks) for ticks in re.findall(r"`+", source)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence} {attributes}\n{source}\n{fence}"
+
+
+class _Renderer:
+    def __init__(self, lesson: Lesson, run: Run, language: str, images: str) -> None:
+        self._steps = plan(lesson)
+        self._run = run
+        self._language = language
+        self._images = images
+        self._words: Strings = for_language(language)
+        self.pictures: dict[str, Picture] = {}
+
+    def block(self, block: Prose | Cell | Exercise) -> str:
+        if isinstance(block, Prose):
+            return prose_for_page(block, self._language, self._run.values)
+        if isinstance(block, Exercise):
+            return self._exercise(block)
+        if block.options.lang not in (None, self._language):
+            return ""
+        return self._cell(block)
+
+    def _cell(self, cell: Cell) -> str:
+        code = self._code(cell)
+        if cell.options.fold:
+            code = self._details("nb-fold", self._words.show_code, code)
+        return f"{code}\n\n{self._outputs(cell, self._result(cell))}".rstrip()
+
+    def _code(self, cell: Cell) -> str:
+        return fenced(cell.source, "{ .python .nb-input }")
+
+    def _result(self, cell: Cell, after: Cell | None = None) -> StepRun:
+        return self._run.of(self._steps, cell, after)
+
+    def _outputs(self, cell: Cell, result: StepRun) -> str:
+        shown = [o for o in result.outputs if o.language in (None, self._language)]
+        if not shown:
+            return ""
+        parts = [part for output in shown for part in self._output(output)]
+        if cell.options.measured:
+            parts.insert(0, self._label(self._words.measured))
+        body = "\n\n".join(parts)
+        return (
+            f'<div class="nb-output" role="group" aria-label="{self._words.output}" markdown="1">'
+            f"\n\n{body}\n\n</div>"
+        )
+
+    def _output(self, output: Output) -> list[str]:
+        if output.kind == "figure":
+            return [self._figure(output)]
+        text = keep(output.text, self._language)
+        if output.kind == "error":
+            return [self._label(self._words.expected_exception), self._pre(text, "nb-error")]
+        if output.kind == "warning":
+            return [self._label(self._words.expected_warning), self._pre(text, "nb-stderr")]
+        return [self._pre(text, "")]
+
+    def _pre(self, text: str, extra: str) -> str:
+        classes = f"nb-text {extra}".strip()
+        # Focusable, so that the keyboard can scroll a long line.
+        return f'<pre class="{classes}" tabindex="0">{to_html(text.rstrip())}</pre>'
+
+    def _label(self, text: str) -> str:
+        return f'<p class="nb-label">{text}</p>'
+
+    def _figure(self, output: Output) -> str:
+        file = picture(output)
+        self.pictures[file.name] = file
+        alt = re.sub(r"([\[\]\\])", r"\\\1", " ".join(output.text.split()))
+        size = f'width="{file.width}" height="{file.height}" loading="lazy"'
+        return f"![{alt}]({self._images}/{file.name}){{ {size} }}"
+
+    def _details(self, kind: str, summary: str, body: str) -> str:
+        return (
+            f'<details class="{kind}" markdown="1">\n<summary>{summary}</summary>\n\n{body}\n\n</details>'
+        )
+
+    def _exercise(self, exercise: Exercise) -> str:
+        words = self._words
+        meta = (
+            f'<p class="exercise__meta"><span class="belt belt--{exercise.belt}">'
+            f"{words.belts[exercise.belt]}</span>"
+            f"<span>{words.minutes.format(minutes=exercise.minutes)}</span></p>"
+        )
+        parts = [meta, prose_for_page(exercise.prompt, self._language, self._run.values)]
+        parts += [self._code(exercise.starter)]
+        failed = self._outputs(exercise.check, self._result(exercise.check, exercise.starter))
+        check = f"{self._code(exercise.check)}\n\n{failed}"
+        parts += [self._details("exercise__check", words.check, check)]
+        for number, hint in enumerate(exercise.hints, start=1):
+            text = prose_for_page(hint, self._language, self._run.values)
+            parts.append(self._details("exercise__hint", words.hint.format(number=number), text))
+        if exercise.wrong:
+            parts.append(self._details("exercise__wrong", words.wrong_answers, self._wrong(exercise)))
+        parts.append(self._details("nb-solution", words.solution, self._solution(exercise)))
+        body = "\n\n".join(parts)
+        return f'<div class="exercise exercise--{exercise.belt}" markdown="1">\n\n{body}\n\n</div>'
+
+    def _wrong(self, exercise: Exercise) -> str:
+        parts = []
+        for answer in exercise.wrong:
+            message = self._outputs(exercise.check, self._result(exercise.check, answer))
+            parts += [self._code(answer), message]
+        return "\n\n".join(parts)
+
+    def _solution(self, exercise: Exercise) -> str:
+        solution = exercise.solution
+        checked = self._outputs(exercise.check, self._result(exercise.check, solution))
+        printed = self._outputs(solution, self._result(solution))
+        return "\n\n".join(part for part in (self._code(solution), printed, checked) if part)

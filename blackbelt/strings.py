@@ -1,0 +1,220 @@
+"""What the site says in its own voice, outside the lessons, in Polish and in English."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# A non-breaking space, written visibly: Polish and English both keep a number and its unit together.
+NBSP = "\u00a0"
+
+
+@dataclass(frozen=True)
+class Strings:
+    """The texts of one language. Fields ending in `_forms` hold singular, few and many."""
+
+    language: str
+    site_name: str
+    site_description: str
+
+    # Navigation
+    home: str
+    course: str
+    how_to_use: str
+    glossary: str
+    about: str
+    lesson: str
+    broken: str
+
+    # Header of a lesson
+    lesson_of: str
+    reading_time: str
+    exercises_forms: tuple[str, str, str]
+    download_notebook: str
+    open_in_colab: str
+    open_in_vscode: str
+    download_source: str
+    edit_lesson: str
+    lesson_actions: str
+
+    # Provenance of a run
+    run_summary: str
+    run_commit: str
+
+    # Home page and roadmap
+    roadmap: str
+    module: str
+    start_course: str
+    planned: str
+    modules_forms: tuple[str, str, str]
+    lessons_forms: tuple[str, str, str]
+    written: str
+
+    # Cells
+    output: str
+    stderr: str
+    show_code: str
+    measured: str
+    expected_exception: str
+    expected_warning: str
+
+    # Exercises
+    exercise: str
+    belts: Mapping[str, str]
+    minutes: str
+    starter: str
+    check: str
+    hint: str
+    wrong_answers: str
+    solution: str
+
+    # Parts that only notebooks have
+    solutions: str
+    setup: str
+    helpers: str
+
+    # Titles of alerts, by the name GitHub gives them
+    alerts: Mapping[str, str]
+
+    # Around the page
+    dark_mode: str
+    light_mode: str
+    not_found_title: str
+    not_found_text: str
+    back_home: str
+
+    def count(self, number: int, forms: tuple[str, str, str]) -> str:
+        """`5 ćwiczeń`: the number with the form of the noun that its language wants."""
+        return f"{number}{NBSP}{forms[self._form(number)]}"
+
+    def _form(self, number: int) -> int:
+        if number == 1:
+            return 0
+        few = number % 10 in (2, 3, 4) and number % 100 not in (12, 13, 14)
+        return 1 if few else 2
+
+
+POLISH = Strings(
+    language="pl",
+    site_name="PyTorch Black Belt",
+    site_description="Kurs wnętrza PyTorcha dla tych, którzy umieją wytrenować model i chcą wiedzieć, dlaczego silnik działa właśnie tak.",
+    home="Start",
+    course="Kurs",
+    how_to_use="Jak korzystać",
+    glossary="Słowniczek",
+    about="O kursie",
+    lesson="Lekcja",
+    broken="Tej lekcji nie da się teraz pokazać. Popraw i zapisz plik, a strona się odświeży.",
+    lesson_of="Lekcja {position} z {total}",
+    reading_time="{minutes}" + NBSP + "min",
+    exercises_forms=("ćwiczenie", "ćwiczenia", "ćwiczeń"),
+    download_notebook="Pobierz notatnik",
+    open_in_colab="Otwórz w Colab",
+    open_in_vscode="Otwórz w VS Code",
+    download_source="Pobierz .py",
+    edit_lesson="Popraw lekcję",
+    lesson_actions="Lekcja poza tą stroną",
+    run_summary="Wyniki na tej stronie obliczono {date}: {device}, PyTorch" + NBSP + "{torch}, Python" + NBSP + "{python}",
+    run_commit="commit",
+    roadmap="Plan kursu",
+    module="Moduł {number}",
+    start_course="Zacznij od pierwszej lekcji",
+    planned="w przygotowaniu",
+    modules_forms=("moduł", "moduły", "modułów"),
+    lessons_forms=("lekcja", "lekcje", "lekcji"),
+    written="gotowe: {written} z {total}",
+    output="Wynik",
+    stderr="Standardowe wyjście błędów",
+    show_code="Pokaż kod",
+    measured="Pomiar: u ciebie liczby będą inne",
+    expected_exception="Oczekiwany wyjątek",
+    expected_warning="Oczekiwane ostrzeżenie",
+    exercise="Ćwiczenie",
+    belts={"white": "Biały pas", "brown": "Brązowy pas", "black": "Czarny pas"},
+    minutes="{minutes}" + NBSP + "min",
+    starter="Kod do uzupełnienia",
+    check="Sprawdzenie",
+    hint="Wskazówka {number}",
+    wrong_answers="Klasyczne błędy",
+    solution="Rozwiązanie",
+    solutions="Rozwiązania",
+    setup="Przygotowanie",
+    helpers="Funkcje pomocnicze",
+    alerts={
+        "note": "Uwaga",
+        "tip": "Rada",
+        "important": "Ważne",
+        "warning": "Ostrzeżenie",
+        "caution": "Pułapka",
+    },
+    dark_mode="Tryb ciemny",
+    light_mode="Tryb jasny",
+    not_found_title="Nie ma takiej strony",
+    not_found_text="Adres mógł się zmienić albo wkradła się do niego literówka.",
+    back_home="Wróć na stronę główną",
+)
+
+ENGLISH = Strings(
+    language="en",
+    site_name="PyTorch Black Belt",
+    site_description="A course on PyTorch's internals for those who can train a model and want to know why the engine behaves as it does.",
+    home="Home",
+    course="Course",
+    how_to_use="How to use",
+    glossary="Glossary",
+    about="About",
+    lesson="Lesson",
+    broken="This lesson cannot be shown right now. Mend and save the file, and the page reloads.",
+    lesson_of="Lesson {position} of {total}",
+    reading_time="{minutes}" + NBSP + "min",
+    exercises_forms=("exercise", "exercises", "exercises"),
+    download_notebook="Download notebook",
+    open_in_colab="Open in Colab",
+    open_in_vscode="Open in VS Code",
+    download_source="Download .py",
+    edit_lesson="Edit this lesson",
+    lesson_actions="This lesson elsewhere",
+    run_summary="The results on this page were computed on {date}: {device}, PyTorch" + NBSP + "{torch}, Python" + NBSP + "{python}",
+    run_commit="commit",
+    roadmap="Roadmap",
+    module="Module {number}",
+    start_course="Start with the first lesson",
+    planned="planned",
+    modules_forms=("module", "modules", "modules"),
+    lessons_forms=("lesson", "lessons", "lessons"),
+    written="{written} of {total} ready",
+    output="Output",
+    stderr="Standard error",
+    show_code="Show the code",
+    measured="A measurement: your numbers will differ",
+    expected_exception="Expected exception",
+    expected_warning="Expected warning",
+    exercise="Exercise",
+    belts={"white": "White belt", "brown": "Brown belt", "black": "Black belt"},
+    minutes="{minutes}" + NBSP + "min",
+    starter="Starter",
+    check="Check",
+    hint="Hint {number}",
+    wrong_answers="Classic mistakes",
+    solution="Solution",
+    solutions="Solutions",
+    setup="Setup",
+    helpers="Helpers",
+    alerts={
+        "note": "Note",
+        "tip": "Tip",
+        "important": "Important",
+        "warning": "Warning",
+        "caution": "Pitfall",
+    },
+    dark_mode="Dark mode",
+    light_mode="Light mode",
+    not_found_title="There is no such page",
+    not_found_text="The address may have changed, or it has a typo in it.",
+    back_home="Back to the home page",
+)
+
+_BY_LANGUAGE = {"pl": POLISH, "en": ENGLISH}
+
+
+def for_language(code: str) -> Strings:
+    """The texts of the language with this code, `pl` or `en`."""
+    return _BY_LANGUAGE[code]
