@@ -77,25 +77,28 @@ def _lonely(cell: Cell, path: str) -> Problem:
     return Problem(path, cell.line, what)
 
 
-def _exercise(
-    name: str, cells: list[Cell], path: str, problems: list[Problem]
-) -> Exercise | None:
+def _exercise(name: str, cells: list[Cell], path: str, problems: list[Problem]) -> Exercise | None:
     before = len(problems)
     where = cells[0].line
     prose = _pair([cell for cell in cells if cell.kind == "markdown"], path, problems)
     pairs = [pair for pair in prose if isinstance(pair, Prose)]
     prompts = [pair for pair in pairs if pair.pl.options.role == "prompt"]
     hints = tuple(pair for pair in pairs if pair.pl.options.role == "hint")
-    code = {role: [c for c in cells if c.options.role == role and c.kind == "code"] for role in _CODE}
+    code = {
+        role: [c for c in cells if c.options.role == role and c.kind == "code"] for role in _CODE
+    }
     if len(prompts) != 1:
         problems.append(Problem(path, where, f"exercise `{name}` needs exactly one prompt pair"))
     for role in ("starter", "check", "solution"):
         if len(code[role]) != 1:
-            what = f'exercise `{name}` needs exactly one cell with role="{role}", found {len(code[role])}'
+            found = len(code[role])
+            what = f'exercise `{name}` needs exactly one cell with role="{role}", found {found}'
             problems.append(Problem(path, where, what))
     problems += _order(name, cells, path)
     problems += [
-        Problem(path, cell.line, f'wrong answer of exercise `{name}` needs says="part of the message"')
+        Problem(
+            path, cell.line, f'wrong answer of exercise `{name}` needs says="part of the message"'
+        )
         for cell in code["wrong"]
         if not cell.options.says
     ]
@@ -126,7 +129,8 @@ def _order(name: str, cells: list[Cell], path: str) -> list[Problem]:
     ranks = [_SEQUENCE.index(cell.options.role or "") for cell in cells]
     for cell, rank, previous in zip(cells[1:], ranks[1:], ranks, strict=False):
         if rank < previous:
-            what = f"exercise `{name}`: the order is {', '.join(_SEQUENCE)}; `{cell.options.role}` comes too late"
+            order = ", ".join(_SEQUENCE)
+            what = f"exercise `{name}`: `{cell.options.role}` comes too late; the order is {order}"
             return [Problem(path, cell.line, what)]
     return []
 
@@ -135,7 +139,9 @@ def _belt(name: str, prompt: Prose, path: str) -> list[Problem]:
     problems = []
     for cell in (prompt.pl, prompt.en):
         if cell.options.belt is None or cell.options.minutes is None:
-            what = f'the prompt of exercise `{name}` needs belt="white" (brown, black) and minutes=5'
+            what = (
+                f'the prompt of exercise `{name}` needs belt="white" (brown, black) and minutes=5'
+            )
             problems.append(Problem(path, cell.line, what))
     if not problems and (prompt.pl.options.belt, prompt.pl.options.minutes) != (
         prompt.en.options.belt,
@@ -152,7 +158,9 @@ def _repeated(blocks: list[Block], path: str) -> list[Problem]:
     for block in blocks:
         if isinstance(block, Exercise):
             if block.id in seen:
-                what = f"two exercises are called `{block.id}`, or other cells stand between its cells"
+                what = (
+                    f"two exercises are called `{block.id}`, or other cells stand between its cells"
+                )
                 problems.append(Problem(path, block.prompt.pl.line, what))
             seen.add(block.id)
     return problems

@@ -23,4 +23,3 @@ def check(course: Course, lessons: tuple[Lesson, ...]) -> tuple[Problem, ...]:
         problems.update(check_code(lesson, course.project, names))
         problems.update(check_collisions(lesson, course.snippets))
     return tuple(sorted(problems))
-

@@ -12,7 +12,9 @@ from blackbelt.problems import Problem
 from blackbelt.prose_facts import facts
 
 
-def check_code(lesson: Lesson, project: Project, snippets: dict[str, frozenset[str]]) -> Iterator[Problem]:
+def check_code(
+    lesson: Lesson, project: Project, snippets: dict[str, frozenset[str]]
+) -> Iterator[Problem]:
     """Check the code cells of a lesson, and the values that its prose quotes.
 
     Args:
@@ -29,7 +31,8 @@ def check_code(lesson: Lesson, project: Project, snippets: dict[str, frozenset[s
                 yield Problem(lesson.path, cell.first + found.line - 1, what)
         for figure in code_facts.figures(tree):
             if figure.missing:
-                what = f"figure without alternative text: show_figure needs {' and '.join(figure.missing)}"
+                missing = " and ".join(figure.missing)
+                what = f"figure without alternative text: show_figure needs {missing}"
                 yield Problem(lesson.path, cell.first + figure.line - 1, what)
         yield from _options(lesson, cell)
     yield from _values(lesson, assigned)
@@ -43,12 +46,12 @@ def _import_problem(
         if package in sys.stdlib_module_names or package in project.imports:
             return ""
         return (
-            f"import of `{package or found.module}`, which is neither in the standard library nor in "
-            f"[tool.blackbelt] imports: {', '.join(project.imports)}, snippets"
+            f"import of `{package or found.module}`, which is neither in the standard library "
+            f"nor in [tool.blackbelt] imports: {', '.join(project.imports)}, snippets"
         )
     name = found.module.removeprefix("snippets").lstrip(".")
     if not name or not found.name or found.renamed:
-        return "helpers are imported as `from snippets.module import name`, so that notebooks can hold them"
+        return "helpers are imported as `from snippets.module import name`: notebooks hold a copy"
     if name not in snippets:
         return f"there is no snippets/{name}.py; there are: {', '.join(sorted(snippets))}"
     if found.name not in snippets[name]:
@@ -59,7 +62,9 @@ def _import_problem(
 def _options(lesson: Lesson, cell: Cell) -> Iterator[Problem]:
     options = cell.options
     if options.exercise and (options.raises or options.warns or options.lang or options.fold):
-        yield Problem(lesson.path, cell.line, "cells of an exercise take no lang, fold, raises or warns")
+        yield Problem(
+            lesson.path, cell.line, "cells of an exercise take no lang, fold, raises or warns"
+        )
     if options.says and options.role != "wrong":
         yield Problem(lesson.path, cell.line, '`says` belongs to a cell with role="wrong"')
 
@@ -71,10 +76,12 @@ def _values(lesson: Lesson, assigned: Counter[str]) -> Iterator[Problem]:
                 if assigned[value.text] == 1:
                     continue
                 line = cell.first + value.line
+                quoted = f"{{{{ {value.text} }}}}"
                 if not assigned[value.text]:
-                    what = f"unknown value `{{{{ {value.text} }}}}`: no cell assigns it at its top level"
+                    what = f"unknown value `{quoted}`: no cell assigns it at its top level"
                 else:
-                    what = f"value `{{{{ {value.text} }}}}` is ambiguous: {assigned[value.text]} cells assign it"
+                    cells = assigned[value.text]
+                    what = f"value `{quoted}` is ambiguous: {cells} cells assign it"
                 yield Problem(lesson.path, line, what)
 
 
@@ -87,7 +94,7 @@ def snippet_names(sources: dict[str, str]) -> dict[str, frozenset[str]]:
 
 
 def check_collisions(lesson: Lesson, sources: dict[str, str]) -> Iterator[Problem]:
-    """In the notebook a lesson and its helpers share a namespace: they must not redefine each other."""
+    """In the notebook a lesson and its helpers share a namespace; names must not collide."""
     owners: dict[str, str] = {}
     for module in needed_snippets(lesson, sources):
         tree = code_facts.parse(sources[module])

@@ -23,7 +23,7 @@ def check_prose(lesson: Lesson) -> Iterator[Problem]:
             titles += heading.level == 1
             slugs[heading.slug] += 1
             if slugs[heading.slug] > 1:
-                what = f"two headings share the address `#{heading.slug}`; word one of them differently"
+                what = f"two headings share the address `#{heading.slug}`; reword one of them"
                 yield Problem(lesson.path, pair.en.first + heading.line, what)
         if index == 0:
             yield from _opening(lesson, pair, pl)
@@ -35,7 +35,9 @@ def check_prose(lesson: Lesson) -> Iterator[Problem]:
 def _opening(lesson: Lesson, pair: Prose, pl: Facts) -> Iterator[Problem]:
     first = pl.headings[0] if pl.headings else None
     if first is None or first.level != 1 or first.line != 0:
-        yield Problem(lesson.path, pair.pl.first, "the first prose cell begins with the title, `# Title`")
+        yield Problem(
+            lesson.path, pair.pl.first, "the first prose cell begins with the title, `# Title`"
+        )
     for language in ("pl", "en"):
         if not lesson.description(language) or lesson.description(language).startswith("#"):
             what = "a paragraph has to follow the title: it becomes the description of the page"
@@ -58,7 +60,12 @@ def _twins(lesson: Lesson, pair: Prose, pl: Facts, en: Facts) -> Iterator[Proble
 
 
 def _only_in(
-    lesson: Lesson, cell: Cell, what: str, here: tuple[Found, ...], there: tuple[Found, ...], other: str
+    lesson: Lesson,
+    cell: Cell,
+    what: str,
+    here: tuple[Found, ...],
+    there: tuple[Found, ...],
+    other: str,
 ) -> Iterator[Problem]:
     known = {found.text for found in there}
     reported: set[str] = set()
@@ -88,12 +95,16 @@ def _portable(lesson: Lesson, cell: Cell, found: Facts) -> Iterator[Problem]:
     level = 1
     for heading in found.headings:
         if heading.has_math:
-            yield problem(heading.line, "math in a heading breaks its address and the table of contents")
+            yield problem(
+                heading.line, "math in a heading breaks its address and the table of contents"
+            )
         if level > 1 and heading.level > level + 1:
             yield problem(heading.line, f"heading jumps from level {level} to {heading.level}")
         level = heading.level
     for html in found.html:
-        yield problem(html.line, f"`{html.text}`: the only HTML in prose is <details> and <summary>")
+        yield problem(
+            html.line, f"`{html.text}`: the only HTML in prose is <details> and <summary>"
+        )
     for image in found.images:
         what = f"image `{image.text}`: draw it in a cell and show it with show_figure"
         yield problem(image.line, what)

@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="blackbelt", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, command: Callable[[argparse.Namespace, Project], int], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, command: Callable[[argparse.Namespace, Project], int], text: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         return sub
@@ -40,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
     build = add("build", _build, "write the finished site to site/")
     build.add_argument("--site-dir", help="another folder than site/")
-    add("check", _check, "check the lessons without running them").add_argument("lessons", nargs="*", help=many)
+    add("check", _check, "check the lessons without running them").add_argument(
+        "lessons", nargs="*", help=many
+    )
     run = add("run", _run, "run lessons and prove their exercises")
     run.add_argument("lessons", nargs="*", help=many)
     run.add_argument("--fresh", action="store_true", help="run even what did not change")
@@ -97,6 +101,8 @@ def _new(options: argparse.Namespace, project: Project) -> int:
 
 
 def _mkdocs(*arguments: str) -> int:
+    # Material prints a page about its successor on every start.
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
     from mkdocs.__main__ import cli
 
     try:

@@ -57,11 +57,10 @@ def assigned(tree: ast.Module) -> Iterator[str]:
 def figures(tree: ast.Module) -> Iterator[Figure]:
     """Every call of `show_figure`."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id == "show_figure":
-                given = {k.arg: k.value for k in node.keywords}
-                missing = tuple(k for k in ("alt_pl", "alt_en") if _is_empty(given.get(k)))
-                yield Figure(node.lineno, missing)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "show_figure":
+            given = {k.arg: k.value for k in node.keywords}
+            missing = tuple(k for k in ("alt_pl", "alt_en") if _is_empty(given.get(k)))
+            yield Figure(node.lineno, missing)
 
 
 def _is_empty(value: ast.expr | None) -> bool:

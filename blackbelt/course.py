@@ -146,5 +146,6 @@ def _places(lessons: list[Lesson], modules: tuple[Module, ...]) -> Iterator[Prob
                 yield Problem(lesson.path, 1, what)
             seen.setdefault(value, lesson.path)
         if (lesson.module, lesson.name) not in planned:
-            what = f"`{lesson.module}/{lesson.name}` is not in {ROADMAP}; add it there or rename the file"
+            name = f"{lesson.module}/{lesson.name}"
+            what = f"`{name}` is not in {ROADMAP}; add it there or rename the file"
             yield Problem(lesson.path, 1, what)

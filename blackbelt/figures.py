@@ -18,10 +18,10 @@ _HEIGHT, _WIDTH = re.compile(r'\bheight="([\d.]+)pt"'), re.compile(r'\bwidth="([
 
 # Material sets `color-scheme` with its toggle, and an SVG in <img> resolves this query against
 # the element that embeds it, so one file follows the toggle. Matplotlib writes colours into
-# style attributes, hence the selectors. Text on a filled patch keeps its own colour.
+# style attributes and leaves black out, hence the selectors: coloured text keeps its colour.
 _DARK = (
     "<style>@media (prefers-color-scheme:dark){"
-    "g[id^=text_]>g,g[id^=text_] use{fill:#e2e4e9}"
+    "g[id^=text_]>g:not([style*='fill:']){fill:#e2e4e9}"
     "[style*='fill: #ffffff']{fill:#1e2129!important}"
     "g[id^=text_] [style*='fill: #ffffff']{fill:#fff!important}"
     "[style*='stroke: #000000']{stroke:#e2e4e9!important}"

@@ -66,7 +66,10 @@ def _term(entry: dict[str, Any]) -> Term:
 def pattern(terms: tuple[Term, ...], language: str) -> tuple[re.Pattern[str], dict[str, Term]]:
     """A pattern that finds every form, longest first, and the term of each form in lower case."""
     forms = {
-        form.lower(): term for term in terms if term.hover[language] for form in term.forms[language]
+        form.lower(): term
+        for term in terms
+        if term.hover[language]
+        for form in term.forms[language]
     }
     longest_first = sorted(forms, key=lambda form: (-len(form), form))
     # A space of a term may have become a no-break space.

@@ -26,7 +26,7 @@ def install() -> None:
 
 
 def report_device() -> None:
-    """Say on what the lesson ran. Called after its last cell, so that it initialises nothing early."""
+    """Say on what the lesson ran; called last, so that it initialises nothing early."""
     torch = sys.modules.get("torch")
     device = "CPU"
     if torch is not None and torch.cuda.is_available():
@@ -75,7 +75,7 @@ def _report_cell(result: Any) -> None:
 
 
 def _line_of(error: BaseException) -> int:
-    """Line of the cell that raised, even where a function of an earlier cell did it for this one."""
+    """Line of this cell that raised, even where a function of an earlier cell did it."""
     frames = []
     trace = error.__traceback__
     while trace is not None:

@@ -11,6 +11,7 @@ def keep(text: str, language: str) -> str:
     """Keep one language of a text, and everything that belongs to both."""
 
     def part(match: re.Match[str]) -> str:
-        return dict(_PART.findall(match[0])).get(language, "")
+        texts: dict[str, str] = dict(_PART.findall(match[0]))
+        return texts.get(language, "")
 
     return _WHOLE.sub(part, text)

@@ -56,7 +56,8 @@ def for_notebook(text: str, path: str, site_url: str, language: str) -> str:
     def absolute(match: re.Match[str]) -> str:
         address = (match["file"] or "") + (match["anchor"] or match["own"] or "")
         target = parse_link(address, path)
-        return f"]({page_url(target.path or path, site_url, language)}{'#' + target.anchor if target.anchor else ''})"
+        url = page_url(target.path or path, site_url, language)
+        return f"]({url}#{target.anchor})" if target.anchor else f"]({url})"
 
     return _IN_TEXT.sub(absolute, text)
 

@@ -16,7 +16,7 @@ from blackbelt.results import Output, Run, StepRun
 from blackbelt.strings import for_language
 from blackbelt.write_prose import prose_for_notebook
 
-_SETUP = '''# @title {title}
+_SETUP = """# @title {title}
 import importlib.util
 import os
 import subprocess
@@ -28,7 +28,7 @@ os.environ["BLACKBELT_LANGUAGES"] = "{language}"
 packages = {packages}
 missing = [name for name in packages if importlib.util.find_spec(name) is None]
 if missing:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)'''
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)"""
 
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -98,8 +98,8 @@ class _Builder:
 
     def _helpers(self) -> list[dict[str, Any]]:
         return [
-            _folded(f"# @title {self._words.helpers}: {name}\n{without_snippet_imports(self._course.snippets[name])}")
-            for name in self._needed()
+            _folded(f"# @title {self._words.helpers}: {name}\n{without_snippet_imports(source)}")
+            for name, source in ((name, self._course.snippets[name]) for name in self._needed())
         ]
 
     def _prose(self, pair: Prose) -> dict[str, Any]:

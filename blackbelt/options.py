@@ -38,13 +38,17 @@ def parse_header(rest: str) -> tuple[CellKind, Options]:
     if rest.startswith("["):
         label, _, rest = rest.partition("]")
         if label != "[markdown":
-            raise HeaderError(f"unknown kind of cell `{label}]`; only `[markdown]` and code are used")
+            raise HeaderError(
+                f"unknown kind of cell `{label}]`; only `[markdown]` and code are used"
+            )
         kind = "markdown"
     values = _pairs(rest)
     for key in values:
         if key not in _KEYS[kind]:
             close = difflib.get_close_matches(key, _KEYS[kind], n=1, cutoff=0.5)
-            hint = f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(_KEYS[kind])}"
+            hint = (
+                f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(_KEYS[kind])}"
+            )
             raise HeaderError(f"unknown key `{key}` on a {kind} cell{hint}")
     return kind, _options(kind, values)
 
@@ -111,5 +115,7 @@ def _choice(values: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str |
 def _expected(key: str, value: object) -> Expected:
     found = _EXPECTED.match(value) if isinstance(value, str) else None
     if not found:
-        raise HeaderError(f'`{key}` is "Type: a part of the message", as in `{key}="RuntimeError: view size"`')
+        raise HeaderError(
+            f'`{key}` is "Type: a part of the message", as in `{key}="RuntimeError: view size"`'
+        )
     return Expected(found[1], (found[2] or "").strip())

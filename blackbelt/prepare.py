@@ -14,7 +14,6 @@ from blackbelt.render import Page, render_page
 from blackbelt.results import Run
 from blackbelt.store import obtain
 
-
 _LESSON = re.compile(r"^lessons/[^/]+/[^/]+\.py$")
 
 

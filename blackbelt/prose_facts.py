@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -87,7 +88,7 @@ def _line(token: Token) -> int:
 
 
 def _headings(tokens: list[Token]) -> Iterator[Heading]:
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             math = any(child.type.startswith("math") for child in inline.children or [])
             yield Heading(int(opening.tag[1]), inline.content, _line(opening), math)

@@ -126,9 +126,8 @@ class _Renderer:
         return f"![{alt}]({self._images}/{file.name}){{ {size} }}"
 
     def _details(self, kind: str, summary: str, body: str) -> str:
-        return (
-            f'<details class="{kind}" markdown="1">\n<summary>{summary}</summary>\n\n{body}\n\n</details>'
-        )
+        opening = f'<details class="{kind}" markdown="1">\n<summary>{summary}</summary>'
+        return f"{opening}\n\n{body}\n\n</details>"
 
     def _exercise(self, exercise: Exercise) -> str:
         words = self._words
@@ -146,7 +145,9 @@ class _Renderer:
             text = prose_for_page(hint, self._language, self._run.values)
             parts.append(self._details("exercise__hint", words.hint.format(number=number), text))
         if exercise.wrong:
-            parts.append(self._details("exercise__wrong", words.wrong_answers, self._wrong(exercise)))
+            parts.append(
+                self._details("exercise__wrong", words.wrong_answers, self._wrong(exercise))
+            )
         parts.append(self._details("nb-solution", words.solution, self._solution(exercise)))
         body = "\n\n".join(parts)
         return f'<div class="exercise exercise--{exercise.belt}" markdown="1">\n\n{body}\n\n</div>'

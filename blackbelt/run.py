@@ -84,7 +84,8 @@ async def _run_steps(
         try:
             run, found = await session.execute(step.cell.source)
         except CellTimeoutError:
-            what = f"the cell ran longer than {session.project.cell_seconds} s (cell_seconds in pyproject.toml)"
+            limit = session.project.cell_seconds
+            what = f"the cell ran longer than {limit} s (cell_seconds in pyproject.toml)"
             return (Problem(lesson.path, step.cell.line, what, _again(lesson)),)
         except DeadKernelError:
             what = "the kernel died in this cell (out of memory, os._exit, or a crash)"
@@ -122,7 +123,7 @@ class _Session:
     async def start(self) -> None:
         environment = os.environ | {
             "BLACKBELT_LANGUAGES": ",".join(LANGUAGES),
-            # Kernels run side by side on all cores; more threads would only get in each other's way.
+            # Kernels run side by side on all cores; more threads would get in each other's way.
             "OMP_NUM_THREADS": "1",
             "PYTHONHASHSEED": "0",
             # A plain notebook has colours in tracebacks only; so have we.
@@ -154,7 +155,7 @@ class _Session:
         await self._client.async_execute_cell(cell, self._cells)
         seconds = perf_counter() - began
         self._cells += 1
-        report = {"values": {}, "line": 0}
+        report: dict[str, Any] = {"values": {}, "line": 0}
         for raw in cell.outputs:
             report.update(raw.get("data", {}).get(REPORT, {}))
         outputs = [self._output(raw, report["line"]) for raw in cell.outputs]
@@ -162,8 +163,7 @@ class _Session:
 
     def _output(self, raw: Any, line: int) -> Output | None:
         if raw.output_type == "stream":
-            kind = "text" if raw.name == "stdout" else "stderr"
-            return Output("text" if kind == "text" else "stderr", self._scrub(raw.text))
+            return Output("text" if raw.name == "stdout" else "stderr", self._scrub(raw.text))
         if raw.output_type == "error":
             return Output("error", self._scrub(f"{raw.ename}: {raw.evalue}"), line=line)
         if REPORT in raw.data:

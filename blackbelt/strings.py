@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# A non-breaking space, written visibly: Polish and English both keep a number and its unit together.
+# A no-break space, written visibly: both languages keep a number and its unit together.
 NBSP = "\u00a0"
 
 
@@ -95,7 +95,8 @@ class Strings:
 POLISH = Strings(
     language="pl",
     site_name="PyTorch Black Belt",
-    site_description="Kurs wnętrza PyTorcha dla tych, którzy umieją wytrenować model i chcą wiedzieć, dlaczego silnik działa właśnie tak.",
+    site_description="Kurs wnętrza PyTorcha dla tych, którzy umieją wytrenować model i chcą wiedzieć, "
+    "dlaczego silnik działa właśnie tak.",
     home="Start",
     course="Kurs",
     how_to_use="Jak korzystać",
@@ -112,7 +113,11 @@ POLISH = Strings(
     download_source="Pobierz .py",
     edit_lesson="Popraw lekcję",
     lesson_actions="Lekcja poza tą stroną",
-    run_summary="Wyniki na tej stronie obliczono {date}: {device}, PyTorch" + NBSP + "{torch}, Python" + NBSP + "{python}",
+    run_summary="Wyniki na tej stronie obliczono {date}: {device}, PyTorch"
+    + NBSP
+    + "{torch}, Python"
+    + NBSP
+    + "{python}",
     run_commit="commit",
     roadmap="Plan kursu",
     module="Moduł {number}",
@@ -155,7 +160,8 @@ POLISH = Strings(
 ENGLISH = Strings(
     language="en",
     site_name="PyTorch Black Belt",
-    site_description="A course on PyTorch's internals for those who can train a model and want to know why the engine behaves as it does.",
+    site_description="A course on PyTorch's internals for those who can train a model and want to know "
+    "why the engine behaves as it does.",
     home="Home",
     course="Course",
     how_to_use="How to use",
@@ -172,7 +178,11 @@ ENGLISH = Strings(
     download_source="Download .py",
     edit_lesson="Edit this lesson",
     lesson_actions="This lesson elsewhere",
-    run_summary="The results on this page were computed on {date}: {device}, PyTorch" + NBSP + "{torch}, Python" + NBSP + "{python}",
+    run_summary="The results on this page were computed on {date}: {device}, PyTorch"
+    + NBSP
+    + "{torch}, Python"
+    + NBSP
+    + "{python}",
     run_commit="commit",
     roadmap="Roadmap",
     module="Module {number}",

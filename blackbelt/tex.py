@@ -53,7 +53,7 @@ def render_tex(tex: str, *, display: bool) -> str:
 @cache
 def _engine() -> "MiniRacer":
     # Imported here: the engine takes 0.2 s to start, and most pages have no math.
-    from py_mini_racer import MiniRacer  # noqa: PLC0415
+    from py_mini_racer import MiniRacer
 
     engine = MiniRacer()
     engine.eval(_KATEX.read_text(encoding="utf-8"))

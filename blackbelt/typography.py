@@ -20,7 +20,9 @@ _VERBATIM = re.compile(
 _LONELY = re.compile(r"(?<![\w’'])([aiouwzAIOUWZ])[ \n](?=[^\s\-*+>#|])")
 # A number does not part from its unit.
 _UNIT = re.compile(r"(?<=\d) (?=(?:k|M|G|Ki|Mi|Gi)?B\b|(?:n|µ|m)?s\b|%|px\b|GFLOP|FLOP)")
-_NUMBER = re.compile(r"^(?P<sign>[-+]?)(?P<whole>\d[\d,_]*)(?:\.(?P<rest>\d+))?(?:e(?P<exp>[-+]?\d+))?(?P<tail>%?)$")
+_NUMBER = re.compile(
+    r"^(?P<sign>[-+]?)(?P<whole>\d[\d,_]*)(?:\.(?P<rest>\d+))?(?:e(?P<exp>[-+]?\d+))?(?P<tail>%?)$"
+)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|$])")
 

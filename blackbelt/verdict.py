@@ -38,7 +38,7 @@ def _outputs(run: StepRun, longest: int) -> Iterator[str]:
         if output.kind == "stderr":
             yield f"text on stderr: {output.text.strip()[:300]}"
         if output.kind == "figure" and output.language is None:
-            yield "a figure without texts in both languages: show it with snippets.figures.show_figure"
+            yield "a figure in one language only: show it with snippets.figures.show_figure"
 
 
 def _cell(step: Step, run: StepRun) -> Iterator[str]:

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Collection, Mapping
 
-import matplotlib as mpl
+from cycler import cycler
 from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.axis import Axis
@@ -26,7 +26,7 @@ plt.rcParams.update(
         "figure.figsize": (7.2, 3.0),
         "figure.dpi": 96,
         "figure.constrained_layout.use": True,
-        "axes.prop_cycle": mpl.cycler(color=PALETTE),
+        "axes.prop_cycle": cycler(color=PALETTE),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": 11,
@@ -81,9 +81,7 @@ def _fixed(axis: Axis) -> FixedFormatter | None:
     return formatter if isinstance(formatter, FixedFormatter) else None
 
 
-def _translator(
-    fig: Figure, pl: Mapping[str, str], same: Collection[str]
-) -> dict[str, str]:
+def _translator(fig: Figure, pl: Mapping[str, str], same: Collection[str]) -> dict[str, str]:
     """Map every text of the figure to Polish, or say which texts have no translation."""
     labels = {text.get_text() for text in _texts_of(fig)}
     for axis in _axes_of(fig):
