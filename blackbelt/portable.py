@@ -6,7 +6,6 @@ CommonMark, and every block is written in the one spelling that both agree on.
 """
 
 import re
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -14,8 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_core import StateCore
 from markdown_it.tree import SyntaxTreeNode
-from mdit_py_plugins.dollarmath import dollarmath_plugin
-from mdit_py_plugins.dollarmath.index import math_block_dollar
+from mdit_py_plugins.dollarmath.index import dollarmath_plugin, math_block_dollar
 
 # What Material styles, and what the reader sees, for each of GitHub's alerts. Material has no
 # style of its own for "important" and "caution": they would look like a note.
@@ -34,15 +32,15 @@ _SLUG: Final = re.compile(r"(?: +#+)?( +\{ #[\w-]+ \}) *$")
 _FENCE_OPTION: Final = re.compile(r"(title|hl_lines|linenums)=(?:\"([^\"]*)\"|'([^']*)')")
 _RULES: Final = {"": "---", "left": ":--", "center": ":-:", "right": "--:"}
 
+# What TeX would not mind being "< p": without the space it would be the start of a tag.
+_TAG_LIKE: Final = re.compile(r"<(?=[a-zA-Z/!?])")
 # Characters of plain text that Python-Markdown or one of its extensions would act on. An
 # underscore inside a word, a lone tilde and most brackets are safe, and stay as written.
 _ACTIVE: Final = re.compile(
     r"[*`${<|]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~|\](?=[(\[:]|\Z)|&(?=#?\w+;)"
 )
 # The same for the start of a line of a paragraph, where a block could start.
-_LINE_START: Final = re.compile(
-    r"(?m)^(?:[#+>|=?:-]|~(?=~~)|!(?=!!)|\[(?=!\w|TOC])|(\d+)\.(?=\s|$))"
-)
+_START: Final = re.compile(r"(?m)^(?:[#+>|=?:-]|~(?=~~)|!(?=!!)|\[(?=!\w|TOC])|(\d+)\.(?=\s|$))")
 # Characters that a backslash protects in Python-Markdown; others are written as an entity.
 _PROTECTED: Final = frozenset("\\`*_{}])>#+-.!|~$")
 # Code that Python-Markdown would strip, highlight, or search for the end of a section.
@@ -103,7 +101,7 @@ def to_python_markdown(text: str, *, language: str) -> str:
     return _join(_blocks(tree.children, language)) + "\n"
 
 
-def _join(blocks: Sequence[_Block], gap: str = "\n\n") -> str:
+def _join(blocks: list[_Block], gap: str = "\n\n") -> str:
     return gap.join(block.text for block in blocks)
 
 
@@ -112,7 +110,7 @@ def _indent(text: str, prefix: str = "    ") -> str:
     return "\n".join((prefix + line) if line else prefix.rstrip() for line in text.split("\n"))
 
 
-def _blocks(nodes: Sequence[SyntaxTreeNode], language: str) -> list[_Block]:
+def _blocks(nodes: list[SyntaxTreeNode], language: str) -> list[_Block]:
     """Write sibling blocks; a foldable section takes the blocks up to its closing tag."""
     levels: list[list[_Block]] = [[]]
     headers: list[str] = []
@@ -149,7 +147,7 @@ def _fold(header: str) -> str:
 def _raw(html: str) -> str:
     """Protect the text between tags and entities: CommonMark reads no Markdown there."""
     parts = _TAG.split(html.strip())
-    parts[::2] = [_plain(part) for part in parts[::2]]
+    parts[::2] = ["&#92;".join(map(_plain, part.split("\\"))) for part in parts[::2]]
     return _at_line_start("".join(parts))
 
 
@@ -159,7 +157,10 @@ def _block(node: SyntaxTreeNode, language: str) -> _Block:
         case "paragraph":
             block = _Block(_at_line_start(_inline(node.children[0])), "text")
         case "heading":
-            block = _Block(f"{'#' * int(node.tag[1])} {_heading(node.children[0])}")
+            title = _inline(node.children[0]).replace("  \n", "<br>").replace("\n", " ")
+            title = re.sub(r"(?<!\\)#(?=#*$)", r"\\#", title)
+            slug = node.children[0].meta.get("slug", "")
+            block = _Block(f"{'#' * int(node.tag[1])} {title}{slug}")
         case "bullet_list" | "ordered_list":
             block = _list(node, language)
         case "blockquote":
@@ -169,20 +170,11 @@ def _block(node: SyntaxTreeNode, language: str) -> _Block:
         case "fence" | "code_block":
             block = _Block(_fence(node), "code")
         case "math_block":
-            lines = [line for line in _tex(node.content).split("\n") if line.strip()]
+            lines = [line for line in _TAG_LIKE.sub("< ", node.content).split("\n") if line.strip()]
             block = _Block("\n".join(["$$", *lines, "$$"]))
-        case "hr":
-            block = _Block("***")
-        case _:
-            block = _Block(node.content.rstrip("\n"))
+        case _:  # HTML, or a thematic break
+            block = _Block(node.content.rstrip("\n") or "***")
     return block
-
-
-def _heading(inline: SyntaxTreeNode) -> str:
-    """Write a heading on one line, keeping the `{ #slug }` that the caller added."""
-    title = _inline(inline).replace("  \n", "<br>").replace("\n", " ")
-    title = re.sub(r"(?<!\\)#(?=#*$)", r"\\#", title)
-    return title + str(inline.meta.get("slug", ""))
 
 
 def _list(node: SyntaxTreeNode, language: str) -> _Block:
@@ -202,7 +194,7 @@ def _list(node: SyntaxTreeNode, language: str) -> _Block:
     return _Block(gap.join(lines), "list" if tight else "")
 
 
-def _quote(nodes: Sequence[SyntaxTreeNode], language: str) -> str:
+def _quote(nodes: list[SyntaxTreeNode], language: str) -> str:
     """Write a quotation, or an alert with its title in the language of the page."""
     blocks = _blocks(nodes, language)
     source = nodes[0].children[0].content if nodes and nodes[0].type == "paragraph" else ""
@@ -216,18 +208,17 @@ def _quote(nodes: Sequence[SyntaxTreeNode], language: str) -> str:
 def _table(node: SyntaxTreeNode) -> str:
     """Write a table with a pipe at both ends of each row."""
     rows = [row.children for part in node.children for row in part.children]
-    styles = [str(cell.attrs.get("style", "")) for cell in rows[0]]
+    styles = [str(cell.attrs.get("style", "")).rpartition(":")[2] for cell in rows[0]]
     # TeX has a name for the pipe, which would split the cell.
     lines = [[_inline(cell.children[0], pipe=r"\vert ") for cell in row] for row in rows]
-    lines.insert(1, [_RULES[style.rpartition(":")[2]] for style in styles])
+    lines.insert(1, [_RULES[style] for style in styles])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _fence(node: SyntaxTreeNode) -> str:
     """Write code between backticks; of the info string, keep what the site understands."""
-    language, _, rest = node.info.strip().partition(" ")
-    language = language if re.fullmatch(r"[\w#.+-]+", language) else ""
-    options = [f'{key}="{a or b}"' for key, a, b in _FENCE_OPTION.findall(rest)]
+    language = (re.findall(r"^\s*([\w#.+-]+)(?=\s|$)", node.info) or [""])[0]
+    options = [f'{key}="{a or b}"' for key, a, b in _FENCE_OPTION.findall(node.info)]
     info = f" {{ .{language or 'text'} {' '.join(options)} }}" if options else language
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", node.content)), default=0))
     # Of blank lines at the end Python-Markdown loses one, so one more is written.
@@ -246,12 +237,7 @@ def _plain(text: str) -> str:
 
 def _at_line_start(text: str) -> str:
     """Protect what would start a block where CommonMark has only the next line of a paragraph."""
-    return _LINE_START.sub(lambda m: f"{m[1]}\\." if m[1] else _protect(m[0]), text)
-
-
-def _tex(content: str) -> str:
-    # TeX ignores the space; without it "<p" would be the start of a tag.
-    return re.sub(r"<(?=[a-zA-Z/!?])", "< ", content)
+    return _START.sub(lambda m: f"{m[1]}\\." if m[1] else _protect(m[0]), text)
 
 
 def _code(content: str) -> str:
@@ -285,7 +271,7 @@ def _inline(node: SyntaxTreeNode, *, pipe: str = "|") -> str:
     for child in node.children:
         match child.type:
             case "text":
-                part = _plain(child.content)
+                part = _plain(re.sub(r"\s*\t\s*", " ", child.content))
             case "text_special" if child.info == "escape" and len(child.content) == 1:
                 part = _protect(child.content)
             case "softbreak" | "hardbreak":
@@ -294,14 +280,14 @@ def _inline(node: SyntaxTreeNode, *, pipe: str = "|") -> str:
                 part = _code(child.content)
             case "math_inline" | "math_inline_double":
                 style = "\\displaystyle " if child.markup == "$$" else ""
-                tex = style + _tex(" ".join(child.content.split()))
+                tex = style + _TAG_LIKE.sub("< ", " ".join(child.content.split()))
                 part = f"${tex.replace('|', pipe).rstrip()}$"
             case "image":
                 alt = re.sub(r"(?<!\\)[\[\]]", r"\\\g<0>", _plain(_text(child)))
                 part = f"![{alt}]{_target(child, 'src')}"
             case "link":
                 part = f"[{_inline(child, pipe=pipe)}]{_target(child, 'href')}"
-            case "em" if _inline(child).startswith("**"):
+            case "em" if _inline(child).startswith(child.markup):
                 # Python-Markdown would read "***" as strong around emphasis.
                 part = f"<em>{_inline(child, pipe=pipe)}</em>"
             case "em" | "strong" | "s":

@@ -13,7 +13,7 @@ from blackbelt.strings import Strings, for_language
 from blackbelt.write_prose import prose_for_page
 
 _WORDS_A_MINUTE = 180
-_CODE_LINES_A_MINUTE = 12
+_CODE_LINES_A_MINUTE = 30
 
 
 @dataclass(frozen=True)

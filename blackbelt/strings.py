@@ -95,7 +95,8 @@ class Strings:
 POLISH = Strings(
     language="pl",
     site_name="PyTorch Black Belt",
-    site_description="Kurs wnętrza PyTorcha dla tych, którzy umieją wytrenować model i chcą wiedzieć, "
+    site_description="Kurs wnętrza PyTorcha dla tych, którzy umieją wytrenować model "
+    "i chcą wiedzieć, "
     "dlaczego silnik działa właśnie tak.",
     home="Start",
     course="Kurs",
@@ -160,7 +161,8 @@ POLISH = Strings(
 ENGLISH = Strings(
     language="en",
     site_name="PyTorch Black Belt",
-    site_description="A course on PyTorch's internals for those who can train a model and want to know "
+    site_description="A course on PyTorch's internals for those who can train a model "
+    "and want to know "
     "why the engine behaves as it does.",
     home="Home",
     course="Course",

@@ -1,0 +1,40 @@
+"""The navigation of the site, in one language, with explicit titles."""
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from blackbelt.config import Project
+from blackbelt.prepare import Prepared
+from blackbelt.strings import for_language
+from blackbelt.text import plain
+
+
+def build(prepared: Prepared, project: Project, language: str) -> list[dict[str, Any]]:
+    """MkDocs' `nav`: home, each module with its written lessons, and the hand-written pages.
+
+    Files are named without the language: static-i18n finds the right one.
+    """
+    strings = for_language(language)
+    course: list[dict[str, Any]] = []
+    for module in prepared.course.modules:
+        items: list[Any] = []
+        if (project.lessons / module.folder / f"index.{language}.md").is_file():
+            items.append(f"lessons/{module.folder}/index.md")
+        for rendered in prepared.lessons:
+            lesson = rendered.lesson
+            if lesson.module == module.folder:
+                title = f"{lesson.number}. {plain(lesson.title(language))}"
+                items.append({title: f"lessons/{module.folder}/{lesson.name}.ipynb"})
+        for path in prepared.broken:
+            name = PurePosixPath(path)
+            if name.parent.name == module.folder:
+                items.append({name.stem: str(name.with_suffix(".ipynb"))})
+        if items:
+            course.append({f"{module.number}. {module.titles[language]}": items})
+    return [
+        {strings.home: "index.md"},
+        {strings.course: course},
+        {strings.how_to_use: "how-to-use.md"},
+        {strings.glossary: "glossary.md"},
+        {strings.about: "about.md"},
+    ]
