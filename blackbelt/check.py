@@ -1,6 +1,7 @@
 """Step 3: every rule that can be checked without running anything."""
 
 from blackbelt.check_code import check_code, check_collisions, snippet_names
+from blackbelt.check_pages import check_pages
 from blackbelt.check_prose import check_links, check_prose, heading_addresses
 from blackbelt.course import Course
 from blackbelt.lesson import Lesson
@@ -13,7 +14,7 @@ def check(course: Course, lessons: tuple[Lesson, ...]) -> tuple[Problem, ...]:
     Returns:
         All problems, those of reading included, in the order of files and lines.
     """
-    problems = set(course.problems)
+    problems = {*course.problems, *check_pages(course.project)}
     addresses = {lesson.path: heading_addresses(lesson) for lesson in course.lessons}
     broken = frozenset(problem.path for problem in course.problems)
     names = snippet_names(course.snippets)

@@ -8,6 +8,7 @@ from blackbelt.lesson import Cell, Lesson, Prose
 from blackbelt.links import LinkError, Target, parse_link
 from blackbelt.problems import Problem
 from blackbelt.prose_facts import Facts, Found, facts
+from blackbelt.tex import TexError, render_tex
 
 
 def check_prose(lesson: Lesson) -> Iterator[Problem]:
@@ -151,3 +152,16 @@ def _missing(target: Target, addresses: dict[str, frozenset[str]]) -> str:
 def heading_addresses(lesson: Lesson) -> frozenset[str]:
     """Addresses of all headings of a lesson, the same on both pages."""
     return frozenset(h.slug for pair in lesson.prose for h in facts(pair.en.source).headings)
+
+
+def check_formulas(lesson: Lesson) -> Iterator[Problem]:
+    """Check the TeX of a lesson; the build does it, since KaTeX takes a while to start."""
+    for pair in lesson.prose:
+        for cell in (pair.pl, pair.en):
+            for formula in facts(cell.source).formulas:
+                display = formula.text.startswith("$")
+                try:
+                    render_tex(formula.text.removeprefix("$"), display=display)
+                except TexError as error:
+                    what = f"KaTeX does not understand `{error.tex}`: {error.reason}"
+                    yield Problem(lesson.path, cell.first + formula.line, what)

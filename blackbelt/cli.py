@@ -42,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
     build = add("build", _build, "write the finished site to site/")
     build.add_argument("--site-dir", help="another folder than site/")
-    add("check", _check, "check the lessons without running them").add_argument(
-        "lessons", nargs="*", help=many
-    )
+    check = add("check", _check, "check the lessons without running them")
+    check.add_argument("lessons", nargs="*", help=many)
+    check.add_argument("--types", action="store_true", help="check their types, too (slower)")
     run = add("run", _run, "run lessons and prove their exercises")
     run.add_argument("lessons", nargs="*", help=many)
     run.add_argument("--fresh", action="store_true", help="run even what did not change")
@@ -69,6 +69,10 @@ def _check(options: argparse.Namespace, project: Project) -> int:
     course = load_course(project)
     lessons = course.select(tuple(options.lessons))
     problems = check(course, lessons)
+    if options.types and not problems:
+        from blackbelt.check_types import check_types
+
+        problems = check_types(course, lessons)
     if not problems:
         print(f"{len(lessons)} lesson{'s' if len(lessons) != 1 else ''}, no problems")
     return _report(problems)

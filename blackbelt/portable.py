@@ -35,16 +35,16 @@ _RULES: Final = {"": "---", "left": ":--", "center": ":-:", "right": "--:"}
 # What TeX would not mind being "< p": without the space it would be the start of a tag.
 _TAG_LIKE: Final = re.compile(r"<(?=[a-zA-Z/!?])")
 # Characters of plain text that Python-Markdown or one of its extensions would act on. An
-# underscore inside a word, a lone tilde and most brackets are safe, and stay as written.
+# underscore inside a word, a lone tilde and square brackets are safe, and stay as written.
 _ACTIVE: Final = re.compile(
-    r"[*`${<|]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~|\](?=[(\[:]|\Z)|&(?=#?\w+;)"
+    r"[*`${<|]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~|(?<=\])[(:]|&(?=#?\w+;)"
 )
 # The same for the start of a line of a paragraph, where a block could start.
 _START: Final = re.compile(r"(?m)^(?:[#+>|=?:-]|~(?=~~)|!(?=!!)|\[(?=!\w|TOC])|(\d+)\.(?=\s|$))")
 # Characters that a backslash protects in Python-Markdown; others are written as an entity.
 _PROTECTED: Final = frozenset("\\`*_{}])>#+-.!|~$")
 # Code that Python-Markdown would strip, highlight, or search for the end of a section.
-_ALTERED_CODE: Final = re.compile(r"^$|^\s|\s$|<[a-zA-Z/!?]|^(?:#!|:::)")
+_ALTERED_CODE: Final = re.compile(r"^$|^\s|\s$|\t|<[a-zA-Z/!?]|^(?:#!|:::)")
 
 
 def display_math(state: StateBlock, start: int, end: int, silent: bool) -> bool:
@@ -62,7 +62,7 @@ def _take_slugs(state: StateCore) -> None:
     for heading, inline in pairwise(state.tokens):
         if heading.type == "heading_open" and (slug := _SLUG.search(inline.content)):
             inline.content = inline.content[: slug.start()]
-            inline.meta["slug"] = slug[1]
+            inline.meta["slug"] = slug[1].replace("_", r"\_")
 
 
 _PARSER: Final = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from blackbelt.check import check
+from blackbelt.check_prose import check_formulas
 from blackbelt.config import Project
 from blackbelt.course import Course, load_course
 from blackbelt.lesson import LANGUAGES, Lesson
@@ -62,6 +63,7 @@ def prepare(project: Project, names: tuple[str, ...], progress: Progress) -> Pre
     course = load_course(project)
     chosen = course.select(names)
     problems = list(check(course, chosen))
+    problems += [problem for lesson in chosen for problem in check_formulas(lesson)]
     broken = {problem.path for problem in problems}
     sound = [lesson for lesson in chosen if lesson.path not in broken]
     runs, failures = obtain(course, sound, progress)

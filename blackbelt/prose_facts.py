@@ -52,6 +52,7 @@ class Facts:
     images: tuple[Found, ...]
     values: tuple[Found, ...]
     html: tuple[Found, ...]
+    formulas: tuple[Found, ...]
     shape: tuple[str, ...]
 
 
@@ -79,6 +80,7 @@ def facts(source: str) -> Facts:
         images=tuple(_attributes(inline, "image", "src")),
         values=tuple(_values(tokens)),
         html=tuple(_html(tokens)),
+        formulas=tuple(_formulas(tokens)),
         shape=tuple(_shape(tokens)),
     )
 
@@ -113,6 +115,16 @@ def _values(tokens: list[Token]) -> Iterator[Found]:
         if token.type == "inline":
             for match in VALUE.finditer(token.content):
                 yield Found(match["name"], _line(token))
+
+
+def _formulas(tokens: list[Token]) -> Iterator[Found]:
+    """TeX, with a leading `$` where it stands on a line of its own."""
+    for token in tokens:
+        if token.type == "math_block":
+            yield Found("$" + token.content.strip(), _line(token))
+        for child in token.children or []:
+            if child.type.startswith("math_inline"):
+                yield Found(child.content, _line(token))
 
 
 def _html(tokens: list[Token]) -> Iterator[Found]:

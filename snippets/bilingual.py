@@ -1,8 +1,8 @@
 """Text that a cell says to the reader, in the language of the page it lands on.
 
-A lesson runs once and becomes two pages. While the site is built, `say` therefore returns
-both texts between private-use characters, and each page keeps its own. Everywhere else
-(VS Code, Jupyter, Colab) it returns plain text in one language.
+A lesson runs once and becomes two pages. While the site is built, `say` therefore
+returns both texts between private-use characters, and each page keeps its own.
+Everywhere else (VS Code, Jupyter, Colab) it returns plain text in one language.
 """
 
 import os
@@ -11,7 +11,7 @@ OPEN, BODY, CLOSE = "\ue0f0", "\ue0f1", "\ue0f2"
 
 
 def languages() -> tuple[str, ...]:
-    """Languages to speak, in page order: `("pl", "en")` in a build, else one of them."""
+    """Languages to speak, in page order: `("pl", "en")` in a build, else one."""
     return tuple(os.environ.get("BLACKBELT_LANGUAGES", "pl").split(","))
 
 

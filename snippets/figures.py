@@ -1,4 +1,4 @@
-"""One look for every figure of the course, and one figure for each language of a page."""
+"""One look for every figure of the course, and one figure for each language."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, ScalarFormatter
 
 from snippets.bilingual import languages
 
-# Okabe and Ito's palette: told apart by readers with any kind of colour blindness. The blue
-# is lightened so that it keeps a contrast of 3:1 on both the white and the dark page.
+# Okabe and Ito's palette: told apart by readers with any kind of colour blindness. The
+# blue is lightened: it keeps a contrast of 3:1 on both the white and the dark page.
 BLUE, ORANGE, GREEN, RED = "#2a85c2", "#e08a00", "#009e73", "#d55e00"
 PURPLE, SKY, YELLOW, GRAY = "#b8659a", "#56b4e9", "#c9a800", "#8a8f98"
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GRAY)
@@ -35,7 +35,7 @@ plt.rcParams.update(
         "font.size": 10,
         "legend.frameon": False,
         "lines.linewidth": 2.0,
-        # Text becomes outlines: the figure looks the same on a machine without our font.
+        # Text becomes outlines: the figure is the same on a machine without our font.
         "svg.fonttype": "path",
         # Element ids are derived from this instead of a random number, so that two runs
         # of one lesson write the same bytes.
@@ -81,7 +81,9 @@ def _fixed(axis: Axis) -> FixedFormatter | None:
     return formatter if isinstance(formatter, FixedFormatter) else None
 
 
-def _translator(fig: Figure, pl: Mapping[str, str], same: Collection[str]) -> dict[str, str]:
+def _translator(
+    fig: Figure, pl: Mapping[str, str], same: Collection[str]
+) -> dict[str, str]:
     """Map every text of the figure to Polish, or say which texts have no translation."""
     labels = {text.get_text() for text in _texts_of(fig)}
     for axis in _axes_of(fig):

@@ -2,7 +2,7 @@
 
 import re
 from typing import Any
-from xml.etree import ElementTree as etree
+from xml.etree import ElementTree
 
 from markdown import Markdown
 from markdown.extensions import Extension
@@ -20,10 +20,10 @@ class _Explain(Treeprocessor):
         self._pattern, self._forms = pattern(terms, language)
         self._language = language
 
-    def run(self, root: etree.Element) -> None:
+    def run(self, root: ElementTree.Element) -> None:
         self._visit(root, set())
 
-    def _visit(self, element: etree.Element, seen: set[str]) -> None:
+    def _visit(self, element: ElementTree.Element, seen: set[str]) -> None:
         if element.tag in _LEFT_ALONE or element.get("class") == "arithmatex":
             return
         original = list(element)
@@ -32,22 +32,24 @@ class _Explain(Treeprocessor):
             self._visit(child, seen)
             self._tail(element, child, seen)
 
-    def _text(self, element: etree.Element, seen: set[str]) -> None:
+    def _text(self, element: ElementTree.Element, seen: set[str]) -> None:
         text, marks = self._split(element.text or "", seen)
         element.text = text
         for position, mark in enumerate(marks):
             element.insert(position, mark)
 
-    def _tail(self, parent: etree.Element, child: etree.Element, seen: set[str]) -> None:
+    def _tail(
+        self, parent: ElementTree.Element, child: ElementTree.Element, seen: set[str]
+    ) -> None:
         text, marks = self._split(child.tail or "", seen)
         child.tail = text
         position = list(parent).index(child) + 1
         for offset, mark in enumerate(marks):
             parent.insert(position + offset, mark)
 
-    def _split(self, text: str, seen: set[str]) -> tuple[str, list[etree.Element]]:
+    def _split(self, text: str, seen: set[str]) -> tuple[str, list[ElementTree.Element]]:
         """The text up to the first new term, and an element with tail for each new term."""
-        marks: list[etree.Element] = []
+        marks: list[ElementTree.Element] = []
         before, position = "", 0
         for match in self._pattern.finditer(text):
             term = self._forms[re.sub(r"[\s\u00a0]", " ", match[0].lower())]
@@ -57,7 +59,7 @@ class _Explain(Treeprocessor):
             self._append(marks, text[position : match.start()])
             if not marks:
                 before = text[: match.start()]
-            mark = etree.Element("abbr", {"title": term.definitions[self._language]})
+            mark = ElementTree.Element("abbr", {"title": term.definitions[self._language]})
             mark.text = match[0]
             marks.append(mark)
             position = match.end()
@@ -67,7 +69,7 @@ class _Explain(Treeprocessor):
         return before, marks
 
     @staticmethod
-    def _append(marks: list[etree.Element], text: str) -> None:
+    def _append(marks: list[ElementTree.Element], text: str) -> None:
         if marks:
             marks[-1].tail = text
 

@@ -142,8 +142,8 @@ def _module_list(module: Module, prepared: Prepared, language: str) -> str:
         if lesson:
             minutes = strings.minutes.format(minutes=reading_minutes(lesson, language))
             lines.append(
-                f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb) · {minutes}  \n"
-                f"{lesson.description(language)}"
+                f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb)"
+                f" · {minutes}  \n{lesson.description(language)}"
             )
         else:
             title = html.escape(planned.titles[language])
@@ -168,7 +168,9 @@ def _glossary(terms: tuple[Term, ...], prepared: Prepared, language: str) -> str
     return "\n\n".join(lines)
 
 
-_POLISH_ORDER = {letter: index for index, letter in enumerate("aąbcćdeęfghijklłmnńoópqrsśtuvwxyzźż")}
+_POLISH_ORDER = {
+    letter: index for index, letter in enumerate("aąbcćdeęfghijklłmnńoópqrsśtuvwxyzźż")
+}
 
 
 def _alphabetic(name: str) -> list[tuple[int, str]]:

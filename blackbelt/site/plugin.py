@@ -109,7 +109,9 @@ class BlackbeltPlugin(JupyterPlugin):
         return files
 
     @event_priority(100)
-    def on_env(self, env: jinja2.Environment, config: MkDocsConfig, files: Files) -> jinja2.Environment:
+    def on_env(
+        self, env: jinja2.Environment, config: MkDocsConfig, files: Files
+    ) -> jinja2.Environment:
         # MkDocs makes a new environment for each build and compiles 70 templates again.
         folder = self._project.cache / "jinja"
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,9 @@ class BlackbeltPlugin(JupyterPlugin):
             return None
         return pages.body(self._prepared, page.file.src_uri, self._language(config))
 
-    def on_page_markdown(self, markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    def on_page_markdown(
+        self, markdown: str, page: Page, config: MkDocsConfig, files: Files
+    ) -> str:
         language = self._language(config)
         rendered = pages.find(self._prepared, page.file.src_uri)
         if rendered:
@@ -134,7 +138,7 @@ class BlackbeltPlugin(JupyterPlugin):
         )
 
     def on_pre_page(self, page: Page, config: MkDocsConfig, files: Files) -> Page:
-        """mkdocs-jupyter replaces `page.render` here; only the address of its download is wanted."""
+        """mkdocs-jupyter replaces `page.render` here; only its download is wanted."""
         if self.should_include(page.file):
             self._set_nb_url(page)
         return page
@@ -146,7 +150,9 @@ class BlackbeltPlugin(JupyterPlugin):
         context["strings"] = for_language(language)  # type: ignore[typeddict-unknown-key]
         context["roadmap"] = pages.roadmap(self._prepared, language)  # type: ignore[typeddict-unknown-key]
         if rendered := pages.find(self._prepared, page.file.src_uri):
-            page.meta["lesson"] = pages.header(rendered, self._prepared, self._project, page, language)
+            page.meta["lesson"] = pages.header(
+                rendered, self._prepared, self._project, page, language
+            )
             page.edit_url = page.meta["lesson"]["edit_url"]
         elif page.file.src_uri.startswith(f"{FOLDER}/"):
             page.edit_url = f"{self._project.repository}/edit/main/{page.file.src_uri}"
@@ -169,7 +175,9 @@ class BlackbeltPlugin(JupyterPlugin):
         # GitHub Pages has one 404 page; the second language must not overwrite it.
         return "" if template_name == "404.html" and self._nested(config) else output
 
-    def on_serve(self, server: LiveReloadServer, config: MkDocsConfig, builder: Any) -> LiveReloadServer:
+    def on_serve(
+        self, server: LiveReloadServer, config: MkDocsConfig, builder: Any
+    ) -> LiveReloadServer:
         """Watch what people write, not what the build writes: else each build starts another."""
         docs = Path(config.docs_dir)
         server.unwatch(str(docs))
