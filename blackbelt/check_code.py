@@ -22,20 +22,35 @@ def check_code(
         project: for the list of allowed packages.
         snippets: names that each module of `snippets/` defines.
     """
+    invalid = [problem for cell in lesson.code if (problem := _syntax(lesson, cell))]
+    if invalid:
+        yield from invalid
+        return
     assigned: Counter[str] = Counter()
     for cell in lesson.code:
         tree = code_facts.parse(cell.source)
         assigned.update(set(code_facts.assigned(tree)))
-        for found in code_facts.imports(tree):
+        for found in code_facts.imports(cell.source):
             if what := _import_problem(found, project, snippets):
                 yield Problem(lesson.path, cell.first + found.line - 1, what)
-        for figure in code_facts.figures(tree):
+        for figure in code_facts.figures(cell.source):
             if figure.missing:
                 missing = " and ".join(figure.missing)
                 what = f"figure without alternative text: show_figure needs {missing}"
                 yield Problem(lesson.path, cell.first + figure.line - 1, what)
         yield from _options(lesson, cell)
     yield from _values(lesson, assigned)
+
+
+def _syntax(lesson: Lesson, cell: Cell) -> Problem | None:
+    try:
+        code_facts.parse(cell.source)
+    except SyntaxError as error:
+        what = f"not valid Python: {error.msg}"
+        if (error.text or "").lstrip().startswith(("%", "!")):
+            what = "a magic or a shell command; lessons are plain Python"
+        return Problem(lesson.path, cell.first + (error.lineno or 1) - 1, what)
+    return None
 
 
 def _import_problem(
@@ -95,6 +110,8 @@ def snippet_names(sources: dict[str, str]) -> dict[str, frozenset[str]]:
 
 def check_collisions(lesson: Lesson, sources: dict[str, str]) -> Iterator[Problem]:
     """In the notebook a lesson and its helpers share a namespace; names must not collide."""
+    if any(_syntax(lesson, cell) for cell in lesson.code):
+        return
     owners: dict[str, str] = {}
     for module in needed_snippets(lesson, sources):
         tree = code_facts.parse(sources[module])

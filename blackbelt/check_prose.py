@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import pairwise
 
 from blackbelt.lesson import Cell, Lesson, Prose
-from blackbelt.links import LinkError, Target, parse_link
+from blackbelt.links import LinkError, parse_link
 from blackbelt.problems import Problem
 from blackbelt.prose_facts import Facts, Found, facts
 from blackbelt.tex import TexError, render_tex
@@ -102,6 +104,11 @@ def _portable(lesson: Lesson, cell: Cell, found: Facts) -> Iterator[Problem]:
         if level > 1 and heading.level > level + 1:
             yield problem(heading.line, f"heading jumps from level {level} to {heading.level}")
         level = heading.level
+    lines = cell.source.split("\n")
+    for number, (line, following) in enumerate(pairwise(lines), start=1):
+        fold = line.strip() == "</details>" or line.strip().endswith("</summary>")
+        if fold and following.strip(" >") and following.strip() != "</details>":
+            yield problem(number, f"leave a blank line after `{line.strip()[-10:]}`")
     for html in found.html:
         yield problem(
             html.line, f"`{html.text}`: the only HTML in prose is <details> and <summary>"
@@ -116,16 +123,17 @@ def _portable(lesson: Lesson, cell: Cell, found: Facts) -> Iterator[Problem]:
             yield problem(link.line, str(error))
 
 
-def check_links(
-    lesson: Lesson, addresses: dict[str, frozenset[str]], broken: frozenset[str]
-) -> Iterator[Problem]:
-    """Check that linked lessons and headings exist.
+@dataclass(frozen=True)
+class Link:
+    """A link to a lesson and the line of the file in which it stands."""
 
-    Args:
-        lesson: the lesson with the links.
-        addresses: for the path of each lesson, the addresses of its headings.
-        broken: lessons that exist but could not be read; links to them are left alone.
-    """
+    path: str
+    anchor: str | None
+    line: int
+
+
+def links(lesson: Lesson) -> Iterator[Link]:
+    """Every link to a lesson or one of its headings."""
     for pair in lesson.prose:
         for cell in (pair.pl, pair.en):
             for link in facts(cell.source).links:
@@ -133,19 +141,36 @@ def check_links(
                     target = parse_link(link.text, lesson.path)
                 except LinkError:
                     continue
-                if target.path in broken or target.path is None:
-                    continue
-                if what := _missing(target, addresses):
-                    yield Problem(lesson.path, cell.first + link.line, what)
+                if target.path is not None:
+                    yield Link(target.path, target.anchor, cell.first + link.line)
 
 
-def _missing(target: Target, addresses: dict[str, frozenset[str]]) -> str:
-    path = target.path or ""
-    if path not in addresses:
-        return f"link to `{path}`, which does not exist"
-    if target.anchor and target.anchor not in addresses[path]:
-        there = ", ".join(f"#{a}" for a in sorted(addresses[path]))
-        return f"link to `#{target.anchor}`, which {path} does not have; it has {there}"
+def check_links(
+    path: str,
+    links: tuple[Link, ...],
+    addresses: dict[str, frozenset[str]],
+    broken: frozenset[str],
+) -> Iterator[Problem]:
+    """Check that linked lessons and headings exist.
+
+    Args:
+        path: the lesson with the links.
+        links: what it links to.
+        addresses: for the path of each lesson, the addresses of its headings.
+        broken: lessons that exist but could not be read; links to them are left alone.
+    """
+    for link in links:
+        if link.path not in broken and (what := _missing(link, addresses)):
+            yield Problem(path, link.line, what)
+
+
+def _missing(link: Link, addresses: dict[str, frozenset[str]]) -> str:
+    if link.path not in addresses:
+        return f"link to `{link.path}`, which does not exist"
+    known = addresses[link.path]
+    if link.anchor and link.anchor not in known:
+        there = ", ".join(f"#{address}" for address in sorted(known))
+        return f"link to `#{link.anchor}`, which {link.path} does not have; it has {there}"
     return ""
 
 

@@ -5,6 +5,7 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image
 
@@ -40,6 +41,7 @@ class Picture:
     height: int
 
 
+@lru_cache(maxsize=512)  # `serve` renders again on each save, and encoding takes 0.1 s
 def picture(output: Output) -> Picture:
     """The file for a figure; its name is the hash of its content."""
     svg = output.svg.encode()

@@ -22,7 +22,7 @@ def needed_snippets(lesson: Lesson, sources: dict[str, str]) -> tuple[str, ...]:
 
 
 def _imported(source: str) -> list[str]:
-    found = code_facts.imports(code_facts.parse(source))
+    found = code_facts.imports(source)
     return [i.module.split(".")[1] for i in found if i.module.startswith("snippets.")]
 
 

@@ -88,9 +88,7 @@ class _Builder:
     def _packages(self) -> list[str]:
         sources = [cell.source for cell in self._lesson.code]
         sources += [self._course.snippets[name] for name in self._needed()]
-        found = {
-            i.module.split(".")[0] for s in sources for i in code_facts.imports(code_facts.parse(s))
-        }
+        found = {i.module.split(".")[0] for s in sources for i in code_facts.imports(s)}
         return sorted(found & set(self._course.project.imports))
 
     def _needed(self) -> tuple[str, ...]:

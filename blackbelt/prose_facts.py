@@ -69,6 +69,7 @@ def slugify(text: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", plain.replace("`", "")).strip("-")
 
 
+@cache
 def facts(source: str) -> Facts:
     """Parse a cell of prose."""
     tokens = parser().parse(source)

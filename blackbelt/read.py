@@ -5,7 +5,6 @@ used here because it does not keep line numbers and takes longer to import than 
 course takes to check.
 """
 
-import ast
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +122,6 @@ def _cell(raw: _Raw) -> Cell:
         raise HeaderError("the cell is empty")
     if raw.kind == "markdown":
         lines = [_uncomment(line, first + i - raw.line) for i, line in enumerate(lines)]
-    else:
-        _parse("\n" * (first - raw.line - 1) + "\n".join(lines))
     return Cell(raw.kind, "\n".join(lines), raw.line, first, raw.options)
 
 
@@ -136,12 +133,3 @@ def _uncomment(line: str, offset: int) -> str:
     error = SyntaxError("a line of a [markdown] cell starts with `# `")
     error.lineno = offset
     raise error
-
-
-def _parse(source: str) -> None:
-    try:
-        ast.parse(source)
-    except SyntaxError as error:
-        if (error.text or "").lstrip().startswith(("%", "!")):
-            error.msg = "a magic or a shell command; lessons are plain Python"
-        raise

@@ -84,7 +84,7 @@ def _fixed(axis: Axis) -> FixedFormatter | None:
 def _translator(
     fig: Figure, pl: Mapping[str, str], same: Collection[str]
 ) -> dict[str, str]:
-    """Map every text of the figure to Polish, or say which texts have no translation."""
+    """Map every text of the figure to Polish, or say which texts have none."""
     labels = {text.get_text() for text in _texts_of(fig)}
     for axis in _axes_of(fig):
         if (fixed := _fixed(axis)) is not None:
@@ -151,8 +151,8 @@ def show_figure(
     for axis in _axes_of(fig):
         _freeze_words(axis)
     polish = _translator(fig, pl or {}, same)
-    # English first, because the translation changes the figure; Polish pages come first in
-    # the list of languages, but each page shows only its own.
+    # English first, because the translation changes the figure; Polish pages come
+    # first in the list of languages, but each page shows only its own.
     if "en" in languages():
         _emit(fig, "en", alt_en)
     if "pl" in languages():
