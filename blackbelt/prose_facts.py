@@ -66,7 +66,7 @@ def parser() -> MarkdownIt:
 def slugify(text: str) -> str:
     """Address of an English heading: its letters and digits, joined by hyphens."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9_]+", "-", plain.replace("`", "")).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", plain.replace("`", "")).strip("-")
 
 
 @cache

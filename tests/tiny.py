@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,8 @@ output_characters = 2000
 """
 
 _PROBLEM = re.compile(
-    r"^(?P<path>lessons[^:\n]*):(?P<line>\d+): (?P<what>.*?)\n    next: (?P<command>.*)$", re.M | re.S
+    r"^(?P<path>lessons[^:\n]*):(?P<line>\d+): (?P<what>.*?)\n    next: (?P<command>.*)$",
+    re.M | re.S,
 )
 
 
@@ -81,7 +82,8 @@ class TinyCourse:
     def __init__(self, root: Path, *, cell_seconds: int = 30) -> None:
         self.root = root
         self._planned: list[tuple[str, str]] = []
-        shutil.copytree(REPOSITORY / "snippets", root / "snippets", ignore=lambda *_: {"__pycache__"})
+        compiled = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / "snippets", root / "snippets", ignore=compiled)
         text = _PYPROJECT.format(cell_seconds=cell_seconds)
         (root / "pyproject.toml").write_text(text, encoding="utf-8")
         for module in MODULES:
@@ -101,7 +103,8 @@ class TinyCourse:
         for module, name in self._planned:
             if module == folder:
                 number, _, slug = name.partition("_")
-                fields = {"number": number, "slug": slug, "pl": f"Lekcja {slug}", "en": f"Lesson {slug}"}
+                fields = {"number": number, "slug": slug, "pl": f"Lekcja {slug}"}
+                fields["en"] = f"Lesson {slug}"
                 lessons.append(", ".join(f"{k} = {json.dumps(v)}" for k, v in fields.items()))
         return "\n".join(
             [
@@ -143,15 +146,32 @@ def command(arguments: Sequence[str], folder: Path) -> Done:
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def marked(source: str) -> tuple[str, tuple[int, ...]]:
-    """Remove the marks `►` from the start of lines, and say which lines had them.
+@dataclass(frozen=True)
+class Case:
+    """A lesson with mistakes, and the problems that it must have: each a line and a text."""
 
-    A line with two marks is there twice: two problems are expected in it.
+    source: str
+    problems: tuple[tuple[int, str], ...]
+
+
+def cases(text: str, cells: Mapping[str, str]) -> dict[str, Case]:
+    """Read a list of lessons with mistakes.
+
+    A lesson begins with `=== its name`. A line `► text` stands below the line in which a problem
+    is expected, and says a part of its message. A line `@name` stands for one of the cells.
     """
-    lines = source.split("\n")
-    numbers = [
-        number
-        for number, line in enumerate(lines, start=1)
-        for _ in range(len(line) - len(line.lstrip("►")))
-    ]
-    return "\n".join(line.lstrip("►") for line in lines), tuple(numbers)
+    found: dict[str, Case] = {}
+    for part in text.split("\n=== ")[1:]:
+        name, _, body = part.partition("\n")
+        lines: list[str] = []
+        problems: list[tuple[int, str]] = []
+        for line in body.strip("\n").split("\n"):
+            if line.startswith("► "):
+                problems.append((len(lines), line.removeprefix("► ")))
+            elif line.startswith("@"):
+                lines += cells[line[1:]].rstrip("\n").split("\n")
+            else:
+                lines.append(line)
+        assert name not in found, f"two cases are called {name}"
+        found[name] = Case("\n".join(lines) + "\n", tuple(problems))
+    return found

@@ -5,7 +5,7 @@
 #
 # ## Dwa procesy, dwie malejące straty
 #
-# Funkcja `launch` rozwidla (fork) bieżący proces na dwa, łączy je w grupę z backendem gloo i zwraca to, co zwróciła każda ranga procesu (rank). Oddzielnych kart graficznych nie trzeba. Proces o randze 0 dostaje parzyste wiersze danych, proces o randze 1 nieparzyste.
+# Funkcja `launch` rozwidla (fork) bieżący proces na dwa, łączy je w grupę z backendem gloo i zwraca to, co zwróciła każda ranga procesu (rank). Karta graficzna nie jest potrzebna. Proces o randze 0 dostaje parzyste wiersze danych, proces o randze 1 nieparzyste.
 
 # %% [markdown] lang="en"
 # # DDP live: buckets, all-reduce and drifting replicas
@@ -65,6 +65,7 @@ def make_model(seed: int) -> nn.Sequential:
 
 
 assert dist.is_gloo_available()
+
 
 # %%
 def train(rank: int) -> list[float]:
@@ -193,7 +194,7 @@ show_figure(
 )
 
 # %% [markdown] lang="pl"
-# Zielona linia leży na zerze, a jej wagi zgadzają się z treningiem jednego procesu na całych danych. Czerwona rusza z zera i rośnie: na końcu odległość replik to {{ module_gap:.0%}} drogi, którą przeszły wagi w treningu na całości. Niebieska nie rośnie i nie maleje.
+# Zielona linia leży na zerze, a jej wagi zgadzają się z treningiem jednego procesu na całych danych. Czerwona rusza z zera i rośnie: na końcu odległość replik to {{ module_gap:.0%}} drogi, którą przeszły wagi w treningu na całych danych. Niebieska nie rośnie i nie maleje.
 #
 # - **A** jest prawdą w połowie: hooki wiszą na parametrach, ale śpią, dopóki nie uzbroi ich metoda `forward` samego opakowania. Wywołanie `ddp.module(x)` ją omija. Policzymy to w mechanizmie.
 # - **B** obala linia niebieska: gdyby wagi były rozsyłane przed każdym krokiem, przesunięcie zniknęłoby po pierwszym. Rozsyła je tylko konstruktor, dlatego czerwona linia startuje z zera mimo różnych ziaren.
@@ -219,6 +220,7 @@ show_figure(
 # ## Gradients travel before all of them exist
 #
 # Let us watch one backward pass through ten layers of `Linear(512, 512)`. A hook on every weight notes the moment at which its gradient is ready, and a communication hook (comm hook) notes the start and the end of each all-reduce. Gradients travel in buckets: one all-reduce for a bucket, not for a tensor.
+
 
 # %% measured=true
 @dataclass
@@ -327,7 +329,7 @@ show_figure(
 )
 
 # %% [markdown] lang="pl"
-# Kolor łączy gradienty z kubełkiem, którym jadą. Kubełek 0 rusza, gdy istnieją {{ ready_at_first_send }} z {{ layers }} gradientów: te z końca sieci, bo przejście wstecz liczy je pierwsze. Linia kropkowana to ostatni gradient, ciągła to powrót z `backward`. Wraca ono dopiero po ostatnim all-reduce, dlatego po `loss.backward()` gradienty są już średnią, a `optimizer.step()` nie musi na nic czekać. Żaden pasek nie kończy się, zanim w drugim procesie zacznie się pasek o tym samym numerze: tempo dyktuje wolniejsza ranga.
+# Kolor łączy gradienty z kubełkiem, którym jadą. Kubełek 0 rusza, gdy istnieją {{ ready_at_first_send }} z {{ layers }} gradientów: te z końca sieci, bo przejście wstecz liczy je pierwsze. Linia kropkowana to ostatni gradient, ciągła to powrót z `backward`. Metoda wraca dopiero po ostatnim all-reduce, dlatego po `loss.backward()` gradienty są już średnią, a `optimizer.step()` nie musi na nic czekać. Żaden pasek nie kończy się, zanim w drugim procesie zacznie się pasek o tym samym numerze: tempo dyktuje wolniejsza ranga.
 
 # %% [markdown] lang="en"
 # Colour ties gradients to the bucket in which they travel. Bucket 0 leaves when {{ ready_at_first_send }} of {{ layers }} gradients exist: those of the end of the network, because the backward pass computes them first. The dotted line is the last gradient, the solid one the return from `backward`. It returns only after the last all-reduce, so after `loss.backward()` the gradients are the average already and `optimizer.step()` has nothing to wait for. No bar ends before the bar of the same number has begun in the other process: the slower rank sets the pace.
@@ -387,6 +389,7 @@ assert printed.count("grad=tensor([[3.]])") == 2
 
 # %% [markdown] lang="en"
 # Both ranks start from the weight that rank 0 drew, and both end with the gradient `3.0`: a mean, not a sum. An average is made, so who orders it? In the constructor the class `Reducer` hangs a hook on the `AccumulateGrad` node of every parameter. But the hook works only if the wrapper's `forward` has armed it by calling `prepare_for_backward`. Let us count reductions over four micro-batches, in a model with two buckets.
+
 
 # %%
 def counted_mean(sizes: list[int], bucket: GradBucket) -> Future[Tensor]:
@@ -468,7 +471,7 @@ assert not torch.allclose(results["around_the_wrapper"][1], results["plain"][1])
 #
 # - `plain` wysyła dwa kubełki przy każdej mikropartii.
 # - `quiet` daje ten sam gradient, a wysyła tylko przy ostatniej: menedżer `no_sync` wyłącza uzbrajanie w `forward`.
-# - `quiet_backward_only` otacza nim samo `backward`. To częsty błąd i nic nie oszczędza, bo hooki są już uzbrojone.
+# - `quiet_backward_only` otacza nim samo `backward` i nic nie oszczędza, bo hooki są już uzbrojone.
 # - `around_the_wrapper` to nasza pułapka: zero redukcji, bo nikt nie uzbroił hooków.
 # - `without_accumulation` uzbraja, ale `torch.autograd.grad` omija węzły `AccumulateGrad`, na których hooki wiszą.
 #
@@ -479,11 +482,12 @@ assert not torch.allclose(results["around_the_wrapper"][1], results["plain"][1])
 #
 # - `plain` sends two buckets for every micro-batch.
 # - `quiet` gives the same gradient and sends only for the last one: the context manager `no_sync` switches off the arming in `forward`.
-# - `quiet_backward_only` puts it around `backward` alone. A common mistake, and it saves nothing, because the hooks are armed already.
+# - `quiet_backward_only` puts it around `backward` alone and saves nothing, because the hooks are armed already.
 # - `around_the_wrapper` is our trap: no reduction, because nobody armed the hooks.
 # - `without_accumulation` arms them, but `torch.autograd.grad` goes around the `AccumulateGrad` nodes on which the hooks hang.
 #
 # What remains is which gradients share a bucket.
+
 
 # %%
 def bucket_sizes(rank: int) -> dict[int | None, list[list[int]]]:
@@ -543,7 +547,7 @@ assert launch(first_buckets)[0] == (25 * 2**20, first_to_arrive)
 #
 # Kod: [`Reducer::prepare_for_backward`, `Reducer::autograd_hook` i `Reducer::rebuild_buckets`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp) oraz [`DistributedDataParallel._pre_forward` i `_BucketCapacityConfig`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py).
 #
-# Został jeszcze jeden stan: bufory, np. średnie w `BatchNorm1d`. Niech ranga 0 widzi same dziesiątki, a ranga 1 same dwudziestki.
+# Została jeszcze jedna część stanu: bufory, np. średnie w `BatchNorm1d`. Niech ranga 0 widzi same dziesiątki, a ranga 1 same dwudziestki.
 
 # %% [markdown] lang="en"
 # In the first iteration there is one bucket for all {{ all_bytes }} bytes. DDP notes in it the order in which gradients really arrive, and lays out the buckets again by that order. The default is a small first bucket (a limit of 1 MB, so that sending starts early), and 25 MB for the rest. An explicit `bucket_cap_mb=25` is therefore not the default: there is no small bucket, and in this model nothing leaves before the last gradient.
@@ -551,6 +555,7 @@ assert launch(first_buckets)[0] == (25 * 2**20, first_to_arrive)
 # Source: [`Reducer::prepare_for_backward`, `Reducer::autograd_hook` and `Reducer::rebuild_buckets`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp), and [`DistributedDataParallel._pre_forward` and `_BucketCapacityConfig`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py).
 #
 # One kind of state is left: buffers, such as the means in `BatchNorm1d`. Let rank 0 see nothing but tens, and rank 1 nothing but twenties.
+
 
 # %%
 def running_mean(rank: int) -> float:
@@ -571,15 +576,17 @@ only_tens = nn.BatchNorm1d(1)
 for _ in range(3):
     only_tens(torch.full((4, 1), 10.0))
 assert only_tens.running_mean is not None
+twenties_mean = 20 * (1 - 0.9**3)
 before_third = 10 * (1 - 0.9**2)
 assert abs(mean_0 - only_tens.running_mean.item()) < 1e-5
 assert abs(mean_1 - (0.9 * before_third + 0.1 * 20)) < 1e-5
+assert mean_1 < twenties_mean - 1
 
 # %% [markdown] lang="pl"
-# Bufory rangi 0 są rozsyłane przed każdym przejściem w przód, a potem każda ranga aktualizuje je swoimi danymi. Dlatego ranga 1 ma {{ mean_1:.2f}}, a nie wartość własną. W drugą stronę nie płynie nic: {{ mean_0:.2f}} to dokładnie tyle, ile dałyby same dziesiątki. Punkt kontrolny zapisany z rangi 0 normalizuje tak, jakby dane rangi 1 nie istniały.
+# Bufory rangi 0 są rozsyłane przed każdym przejściem w przód, a potem każda ranga aktualizuje je swoimi danymi. Dlatego ranga 1 ma {{ mean_1:.2f}}, a nie {{ twenties_mean:.2f}}, jak po samych dwudziestkach. W drugą stronę nie płynie nic: {{ mean_0:.2f}} to dokładnie tyle, ile dałyby same dziesiątki. Punkt kontrolny zapisany z rangi 0 normalizuje tak, jakby dane rangi 1 nie istniały.
 
 # %% [markdown] lang="en"
-# The buffers of rank 0 are sent out before every forward pass, and then each rank updates them with its own data. That is why rank 1 has {{ mean_1:.2f}} and not a value of its own. Nothing flows the other way: {{ mean_0:.2f}} is exactly what the tens alone would give. A checkpoint saved from rank 0 normalises as if the data of rank 1 did not exist.
+# The buffers of rank 0 are sent out before every forward pass, and then each rank updates them with its own data. That is why rank 1 has {{ mean_1:.2f}} and not {{ twenties_mean:.2f}}, as after nothing but twenties. Nothing flows the other way: {{ mean_0:.2f}} is exactly what the tens alone would give. A checkpoint saved from rank 0 normalises as if the data of rank 1 did not exist.
 
 # %% [markdown] lang="pl"
 # ## Mini-DDP
@@ -590,6 +597,7 @@ assert abs(mean_1 - (0.9 * before_third + 0.1 * 20)) < 1e-5
 # ## A mini-DDP
 #
 # Let us build it ourselves: state sent in the constructor, hooks on parameters, buckets in the reverse order of the parameters, and an asynchronous all-reduce. Buckets always leave in the same order, because gloo pairs up successive calls, not names.
+
 
 # %%
 class MiniDDP(nn.Module):
@@ -649,11 +657,13 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
 
+
 # %% [markdown] lang="pl"
-# Wyrocznią jest DDP: dwadzieścia losowych sieci o losowej głębokości i szerokości, dwie iteracje, ten sam próg kubełka. Porównujemy gradienty bit po bicie i rozmiary kubełków.
+# Wzorcem jest DDP: dwadzieścia losowych sieci o losowej głębokości i szerokości, dwie iteracje, ten sam próg kubełka. Porównujemy gradienty bit po bicie i rozmiary kubełków.
 
 # %% [markdown] lang="en"
 # The oracle is DDP: twenty random networks of random depth and width, two iterations, the same bucket limit. We compare gradients bit for bit, and the sizes of the buckets.
+
 
 # %%
 def random_model(seed: int) -> nn.Sequential:
@@ -730,10 +740,10 @@ print(sums)
 assert sums == [[11.0, 11.0], [11.0, 11.0]]
 
 # %% [markdown] lang="pl"
-# Zgodnych jest {{ same_gradients }} z {{ compared }} porównań gradientów i tyle samo podziałów na kubełki. Nasza wersja powtarza też pułapkę: po `mini.module(x)` każda ranga ma własny gradient. Ostatni wiersz pokazuje, po co stała kolejność: gdy rangi redukują te same dwa tensory na krzyż, dostają `11` zamiast `2` i `20`, bez błędu.
+# Gradienty są równe w {{ same_gradients }} z {{ compared }} porównań, podziały na kubełki w {{ same_buckets }}. Nasza wersja powtarza też pułapkę: po `mini.module(x)` każda ranga ma własny gradient. Ostatni wiersz pokazuje, po co stała kolejność: gdy rangi redukują te same dwa tensory na krzyż, dostają `11` zamiast `2` i `20`, bez błędu.
 
 # %% [markdown] lang="en"
-# {{ same_gradients }} of {{ compared }} comparisons of gradients agree, and as many layouts of buckets. Our version repeats the trap as well: after `mini.module(x)` each rank has a gradient of its own. The last line shows what the fixed order is for: when ranks reduce the same two tensors crosswise, they get `11` instead of `2` and `20`, without an error.
+# Gradients are equal in {{ same_gradients }} of {{ compared }} comparisons, layouts of buckets in {{ same_buckets }}. Our version repeats the trap as well: after `mini.module(x)` each rank has a gradient of its own. The last line shows what the fixed order is for: when ranks reduce the same two tensors crosswise, they get `11` instead of `2` and `20`, without an error.
 
 # %% [markdown] lang="pl"
 # ## Ile kosztuje wiadomość, a ile bajt
@@ -744,6 +754,7 @@ assert sums == [[11.0, 11.0], [11.0, 11.0]]
 # ## What a message costs, and what a byte
 #
 # Why have buckets at all? A simple cost model: an all-reduce of $n$ bytes takes $\alpha + \beta n$. We pay $\alpha$ for every message and $\beta$ for every byte. Let us measure both at extreme sizes, and predict how much longer 400 kB travel in a hundred messages than in one.
+
 
 # %% measured=true
 def seconds(numel: int, messages: int, repeats: int = 5) -> Callable[[int], float]:
@@ -825,7 +836,9 @@ def by_split(rank: int) -> list[tuple[Tensor, Tensor]]:
 
 def mean_gradient(first: int, last: int) -> Tensor:
     model = make_model(seed=0)
-    return gradient_of(model, F.mse_loss(model(inputs[first:last]), targets[first:last]))
+    return gradient_of(
+        model, F.mse_loss(model(inputs[first:last]), targets[first:last])
+    )
 
 
 full = mean_gradient(0, total)
@@ -858,7 +871,9 @@ torch.testing.assert_close(
 # %% fold=true
 fig, ax = plt.subplots(figsize=(7.2, 2.8))
 share = [n / total for n in splits]
-ax.plot(share, [e / float(full.norm()) for e in formula], color=GRAY, linewidth=5, alpha=0.5)
+ax.plot(
+    share, [e / float(full.norm()) for e in formula], color=GRAY, linewidth=5, alpha=0.5
+)
 ax.plot(share, naive_error, "o", color=RED)
 ax.plot(share, fixed_error, "s-", color=GREEN)
 ax.text(share[9], naive_error[9], "local mean loss  ", color=RED, ha="right")
@@ -885,12 +900,12 @@ show_figure(
 )
 
 # %% [markdown] lang="pl"
-# Czerwone punkty leżą na szarym wzorze i dotykają zera tylko przy równym podziale; przy 10 i 2 próbkach błąd to {{ worst_error:.0%}}. Zielona linia to naprawa: suma strat razy liczba procesów, podzielona przez liczbę próbek wszystkich rang. W modelach językowych tą liczbą jest liczba tokenów i rzadko bywa równa.
+# Czerwone punkty leżą na szarym wzorze i dotykają zera tylko przy równym podziale; przy 10 i 2 próbkach błąd to {{ worst_error:.0%}}. Zielona linia to naprawa: suma strat razy liczba procesów, podzielona przez liczbę próbek wszystkich rang. W modelach językowych liczy się tokeny, a nie zdania.
 #
 # **Sampler.** Klasa `DistributedSampler` dopełnia dane tak, by każda ranga miała ich tyle samo, a kolejność tasuje według numeru epoki, który trzeba jej podać.
 
 # %% [markdown] lang="en"
-# The red points lie on the grey formula and touch zero only at an equal split; with 10 and 2 samples the error is {{ worst_error:.0%}}. The green line is the repair: the sum of losses times the number of processes, divided by the count of samples on all ranks. In language models that count is of tokens, and it is rarely equal.
+# The red points lie on the grey formula and touch zero only at an equal split; with 10 and 2 samples the error is {{ worst_error:.0%}}. The green line is the repair: the sum of losses times the number of processes, divided by the count of samples on all ranks. In language models the count is of tokens, not of sentences.
 #
 # **The sampler.** The class `DistributedSampler` pads the data so that every rank has the same amount, and shuffles by the number of the epoch, which it has to be told.
 
@@ -902,7 +917,10 @@ padded: list[list[Any]] = [
 ]
 seen = sorted(itertools.chain.from_iterable(padded))
 print(padded)
+padded_mean = sum(seen) / len(seen)
+true_mean = sum(range(10)) / 10
 assert seen == sorted([*range(10), 0, 1])
+assert abs(padded_mean - true_mean) > 0.5
 
 sampler: DistributedSampler[Any] = DistributedSampler(data, num_replicas=2, rank=0)
 forgotten = [list(sampler) for epoch in range(3)]
@@ -915,14 +933,15 @@ assert forgotten[0] == forgotten[1] == forgotten[2]
 assert len({tuple(order) for order in reminded}) == 3
 
 # %% [markdown] lang="pl"
-# Przy czterech rangach próbki 0 i 1 liczą się podwójnie, więc zwykła średnia metryki z walidacji jest fałszywa. Bez `set_epoch` wszystkie epoki mają jedną kolejność.
+# Przy czterech rangach próbki 0 i 1 liczą się podwójnie, więc średnia metryki z walidacji jest fałszywa: tu {{ padded_mean:.2f}} zamiast {{ true_mean:.2f}}. Bez `set_epoch` wszystkie epoki mają jedną kolejność.
 #
 # **To, co głośne.** Parametr, który nie wziął udziału w stracie, nigdy nie zapełni swojego kubełka: skarży się dopiero następna iteracja. Ranga, która ma o jedną partię więcej, czeka na all-reduce, do którego nikt nie dołączy.
 
 # %% [markdown] lang="en"
-# With four ranks samples 0 and 1 count twice, so the plain mean of a validation metric is false. Without `set_epoch` all epochs have one order.
+# With four ranks samples 0 and 1 count twice, so the mean of a validation metric is false: here {{ padded_mean:.2f}} instead of {{ true_mean:.2f}}. Without `set_epoch` all epochs have one order.
 #
 # **What is loud.** A parameter that took no part in the loss never fills its bucket: only the next iteration complains. A rank that has one batch more waits for an all-reduce that nobody joins.
+
 
 # %%
 class Forgetful(nn.Module):
@@ -970,6 +989,7 @@ assert launch(uneven_epoch) == [3, 2]
 limit_minutes = default_pg_timeout.total_seconds() / 60
 assert limit_minutes == 30
 
+
 # %% raises="TimeoutError: still running after 1.5 s: rank 0, 1"
 def uneven_epoch_hangs(rank: int) -> None:
     ddp = DDP(nn.Linear(2, 2))
@@ -983,12 +1003,13 @@ launch(uneven_epoch_hangs, timeout=1.5)
 # %% [markdown] lang="pl"
 # Zawieszenie przerwał limit czasu funkcji `launch`. W prawdziwym treningu z gloo zrobi to dopiero limit grupy procesów, domyślnie po {{ limit_minutes:.0f}} minutach. Menedżer `ddp.join` dołącza za rangę, która skończyła wcześniej, a `find_unused_parameters=True` oznacza nieużyte parametry jako gotowe.
 #
-# Ciche awarie mają wspólny objaw: różne wagi albo różne liczby próbek. Tę straż wklej do pętli i wołaj na każdej randze, np. co tysiąc kroków.
+# Ciche awarie mają wspólny objaw: różne wagi albo różne liczby próbek. Tę kontrolę wklej do pętli i wywołuj na każdej randze, np. co tysiąc kroków.
 
 # %% [markdown] lang="en"
 # The hang was cut short by the time limit of `launch`. In real training with gloo only the limit of the process group does that, by default after {{ limit_minutes:.0f}} minutes. The context manager `ddp.join` joins in for a rank that has finished early, and `find_unused_parameters=True` marks unused parameters as ready.
 #
 # The silent failures share a symptom: different weights, or different counts of samples. Paste this guard into the loop and call it on every rank, say once in a thousand steps.
+
 
 # %%
 def check_replicas(module: nn.Module, samples: int) -> None:
@@ -1005,9 +1026,7 @@ def check_replicas(module: nn.Module, samples: int) -> None:
             raise RuntimeError(f"rank {rank} differs from rank 0 in {wrong[0]}")
 
 
-def verdict_of_guard(
-    forward: Forward, nudge: float = 0.0, fewer: int = 0
-) -> list[str]:
+def verdict_of_guard(forward: Forward, nudge: float = 0.0, fewer: int = 0) -> list[str]:
     def body(rank: int) -> str:
         ddp = DDP(make_model(seed=0))
         with torch.no_grad():
@@ -1039,7 +1058,7 @@ assert guarded["bias + 1e-6"][0] == "rank 1 differs from rank 0 in 2.bias"
 assert guarded["len(x) - 1"][0] == "rank 1 differs from rank 0 in samples"
 
 # %% [markdown] lang="pl"
-# Straż wykrywa wszystkie trzy awarie i wskazuje winny parametr. Porównuje skróty bajtów, więc wystarcza jej różnica `1e-6`. Buforów nie porównuje, bo te różnią się między rangami także w zdrowym treningu.
+# Kontrola wykrywa wszystkie trzy awarie i mówi, co się różni. Porównuje skróty bajtów, więc wystarcza jej różnica `1e-6`. Buforów nie porównuje, bo te różnią się między rangami także w zdrowym treningu.
 #
 # > [!NOTE]
 # > Na GPU (tu niezmierzone): backend `nccl` pod `torchrun`, jeden proces na kartę, `device_ids=[local_rank]`. All-reduce jedzie osobnym strumieniem, więc nakłada się na jądra przejścia wstecz, a nie na pracę procesora. Wspólne statystyki liczy `nn.SyncBatchNorm`, tylko na GPU. Kubełki, uzbrajanie i wszystkie ciche awarie są te same.
@@ -1056,7 +1075,7 @@ assert guarded["len(x) - 1"][0] == "rank 1 differs from rank 0 in samples"
 # Poprzednia lekcja to 42 (składanie BatchNorm i kwantyzacja), następna to 44 (FSDP2). Jak gradient powstaje, zanim DDP go wyśle, pokazuje [lekcja o własnej funkcji autogradu](../2_autograd/10_custom_autograd_function.py). Dokumentacja: [DDP](https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html), [opis budowy DDP](https://docs.pytorch.org/docs/stable/notes/ddp.html), [`torchrun`](https://docs.pytorch.org/docs/stable/elastic/run.html). Pułapka z życia: [trening RL bez redukcji](https://github.com/jingyaogong/minimind/issues/853).
 
 # %% [markdown] lang="en"
-# The guard catches all three failures and names the parameter. It compares digests of bytes, so a difference of `1e-6` is enough for it. It does not compare buffers, because those differ between ranks in healthy training too.
+# The guard catches all three failures and says what differs. It compares digests of bytes, so a difference of `1e-6` is enough for it. It does not compare buffers, because those differ between ranks in healthy training too.
 #
 # > [!NOTE]
 # > On a GPU (not measured here): the backend `nccl` under `torchrun`, one process per card, `device_ids=[local_rank]`. All-reduce runs on a stream of its own, so it overlaps with the kernels of the backward pass and not with work of the processor. Common statistics come from `nn.SyncBatchNorm`, on GPUs only. Buckets, arming and all the silent failures are the same.
@@ -1082,9 +1101,11 @@ assert guarded["len(x) - 1"][0] == "rank 1 differs from rank 0 in samples"
 #
 # Every rank takes the loss of an equal part of the batch, with the reduction `"mean"` or `"sum"`. Return the number by which to multiply the local loss, so that DDP gives the gradient of the full batch with the same reduction. Before you run it, write down your answer for two and for three processes.
 
+
 # %% exercise="loss-factor" role="starter"
 def loss_factor(reduction: str, world_size: int) -> float:
     return 0.0  # your code
+
 
 # %% exercise="loss-factor" role="check"
 def gradient_ratio(reduction: str, world_size: int) -> float:
@@ -1118,23 +1139,28 @@ for reduction, world_size in itertools.product(("mean", "sum"), (2, 3)):
 # %% [markdown] lang="en" exercise="loss-factor" role="hint"
 # DDP always averages over ranks. What happens to a mean of equal parts, and what to a sum?
 
+
 # %% exercise="loss-factor" role="wrong" says="sum, 2 processes: DDP's gradient is 0.500"
 def loss_factor(reduction: str, world_size: int) -> float:
     return 1.0  # believes that DDP adds gradients up
+
 
 # %% exercise="loss-factor" role="wrong" says="mean, 2 processes: DDP's gradient is 2.000"
 def loss_factor(reduction: str, world_size: int) -> float:
     return float(world_size)  # undoes an average that was wanted
 
+
 # %% exercise="loss-factor" role="wrong" says="sum, 2 processes: DDP's gradient is 0.250"
 def loss_factor(reduction: str, world_size: int) -> float:
     return 1.0 if reduction == "mean" else 1 / world_size  # divides a second time
+
 
 # %% exercise="loss-factor" role="solution"
 def loss_factor(reduction: str, world_size: int) -> float:
     # The mean over ranks of means over equal parts is the mean of the whole.
     # The mean over ranks of sums is the sum of the whole, divided by world_size.
     return float(world_size) if reduction == "sum" else 1.0
+
 
 # %% [markdown] lang="pl" exercise="accumulate-unequal" role="prompt" belt="brown" minutes=20
 # ### Akumulacja na nierównych mikropartiach
@@ -1153,6 +1179,7 @@ Batch = tuple[Tensor, Tensor]
 def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
     for x, y in batches:  # your code
         F.mse_loss(ddp(x), y).backward()
+
 
 # %% exercise="accumulate-unequal" role="check"
 def accumulated(sizes: Sequence[Sequence[int]]) -> tuple[int, float]:
@@ -1198,6 +1225,7 @@ for sizes in (((30, 2, 9), (1, 20, 2)), ((16, 16), (16, 16)), ((1, 50), (3, 10))
 # %% [markdown] lang="en" exercise="accumulate-unequal" role="hint"
 # The weight of each sample is $1/N$, where $N$ counts all samples on all ranks. Nobody knows it until the ranks add up their counters. Do not forget by what DDP divides.
 
+
 # %% exercise="accumulate-unequal" role="wrong" says="3 all-reduces, 1 is enough"
 def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
     # no_sync around backward alone: forward has armed the hooks already.
@@ -1211,6 +1239,7 @@ def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
     loss = F.mse_loss(ddp(x), y, reduction="sum")
     (loss * dist.get_world_size() / count).backward()
 
+
 # %% exercise="accumulate-unequal" role="wrong" says="the gradient differs from the reference by"
 def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
     # The mean of means: a sample in a small batch weighs more.
@@ -1219,6 +1248,7 @@ def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
             (F.mse_loss(ddp(x), y) / len(batches)).backward()
     x, y = batches[-1]
     (F.mse_loss(ddp(x), y) / len(batches)).backward()
+
 
 # %% exercise="accumulate-unequal" role="wrong" says="the gradient differs from the reference by 50%"
 def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
@@ -1230,6 +1260,7 @@ def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
             (F.mse_loss(ddp(x), y, reduction="sum") / count).backward()
     x, y = batches[-1]
     (F.mse_loss(ddp(x), y, reduction="sum") / count).backward()
+
 
 # %% exercise="accumulate-unequal" role="solution"
 Batch = tuple[Tensor, Tensor]
@@ -1248,6 +1279,7 @@ def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
             step(x, y)
     step(*batches[-1])  # sends everything that has been accumulated
 
+
 # %% [markdown] lang="pl" exercise="weighted-hook" role="prompt" belt="black" minutes=30
 # ### Hook komunikacyjny, który waży próbki
 #
@@ -1257,6 +1289,7 @@ def accumulate(ddp: DDP, batches: Sequence[Batch]) -> None:
 # ### A communication hook that weighs samples
 #
 # You may not change someone else's loop: on every rank it takes the plain mean of the loss, and the batches are unequal and different in each step. Write a communication hook that gets the count of samples in `state.samples` and returns a `Future` with the exact gradient of the full batch. Do not wait for the network inside: the all-reduce is to be asynchronous.
+
 
 # %% exercise="weighted-hook" role="starter"
 @dataclass
@@ -1268,6 +1301,7 @@ def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     work = dist.all_reduce(bucket.buffer(), async_op=True)  # your code
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])
+
 
 # %% exercise="weighted-hook" role="check"
 def hook_errors(splits_of_steps: Sequence[Sequence[int]]) -> list[float]:
@@ -1312,6 +1346,7 @@ for step, error in enumerate(hook_errors([(8, 8), (15, 1), (5, 11), (1, 15)])):
 # %% [markdown] lang="en" exercise="weighted-hook" role="hint"
 # Append the count of samples to the bucket with `torch.cat`, and in `then` divide all but the last element by the last.
 
+
 # %% exercise="weighted-hook" role="wrong" says="step 1: the gradient differs"
 def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     # The mean over ranks, as DDP itself does: right for equal batches only.
@@ -1319,6 +1354,7 @@ def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     work = dist.all_reduce(mean, async_op=True)
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])
+
 
 # %% exercise="weighted-hook" role="wrong" says="step 0: the gradient differs from the reference by 700%"
 def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
@@ -1328,6 +1364,7 @@ def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     assert work is not None
     return work.get_future().then(lambda future: future.value()[0])
 
+
 # %% exercise="weighted-hook" role="wrong" says="step 1: the gradient differs"
 def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     # Divides by the local count, which is another number on each rank.
@@ -1336,6 +1373,7 @@ def weighted_hook(state: LocalBatch, bucket: GradBucket) -> Future[Tensor]:
     assert work is not None
     own = state.samples * dist.get_world_size()
     return work.get_future().then(lambda future: future.value()[0] / own)
+
 
 # %% exercise="weighted-hook" role="solution"
 @dataclass
