@@ -4,6 +4,9 @@ import html
 import re
 
 _COLOUR = re.compile(r"\x1b\[([0-9;]*)m")
+# What Markdown's block parser would act on even inside <pre>: fences and tabs.
+_MARKDOWN = str.maketrans({"`": "&#96;", "~": "&#126;", "\t": "&#9;"})
+_BLANK = re.compile(r"^ +$", re.M)
 _STYLES = {1: "ansi-b", 3: "ansi-i", 4: "ansi-u"}
 _BASIC, _BRIGHT = range(30, 38), range(90, 98)
 
@@ -28,8 +31,9 @@ def to_html(text: str) -> str:
 def _span(text: str, active: dict[str, str]) -> str:
     if not text:
         return ""
-    # Tabs would become spaces in Markdown's block parser.
-    escaped = html.escape(text, quote=False).replace("\t", "&#9;")
+    escaped = html.escape(text, quote=False).translate(_MARKDOWN)
+    # A line of nothing but spaces would be emptied.
+    escaped = _BLANK.sub(lambda spaces: "&#32;" * len(spaces[0]), escaped)
     classes = " ".join(active.values())
     return f'<span class="{classes}">{escaped}</span>' if classes else escaped
 

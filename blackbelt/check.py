@@ -46,7 +46,13 @@ def check(course: Course, lessons: tuple[Lesson, ...]) -> tuple[Problem, ...]:
 
 
 def _remembered(course: Course, lesson: Lesson) -> Examined:
-    parts = [lesson.path, lesson.source, *course.snippets.values(), *course.project.imports]
+    parts = [
+        lesson.path,
+        lesson.source,
+        *course.snippets,
+        *course.snippets.values(),
+        *course.project.imports,
+    ]
     key = hashlib.sha256("\0".join([_rules(), *parts]).encode()).hexdigest()[:24]
     file = course.project.cache / "check" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -1,6 +1,7 @@
 """Rules of code: allowed imports, described figures, and values that prose can quote."""
 
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 
@@ -44,7 +45,10 @@ def check_code(
 
 def _syntax(lesson: Lesson, cell: Cell) -> Problem | None:
     try:
-        code_facts.parse(cell.source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SyntaxWarning)
+            # Compiling finds more than parsing: `return` outside a function, for example.
+            compile(code_facts.parse(cell.source), "cell", "exec")
     except SyntaxError as error:
         what = f"not valid Python: {error.msg}"
         if (error.text or "").lstrip().startswith(("%", "!")):

@@ -109,6 +109,10 @@ def _portable(lesson: Lesson, cell: Cell, found: Facts) -> Iterator[Problem]:
         fold = line.strip() == "</details>" or line.strip().endswith("</summary>")
         if fold and following.strip(" >") and following.strip() != "</details>":
             yield problem(number, f"leave a blank line after `{line.strip()[-10:]}`")
+    for value in found.nearly:
+        yield problem(
+            value.line, f"`{value.text}`: a value is written `{{{{ name }}}}`, with spaces"
+        )
     for html in found.html:
         yield problem(
             html.line, f"`{html.text}`: the only HTML in prose is <details> and <summary>"
@@ -118,9 +122,13 @@ def _portable(lesson: Lesson, cell: Cell, found: Facts) -> Iterator[Problem]:
         yield problem(image.line, what)
     for link in found.links:
         try:
-            parse_link(link.text, lesson.path)
+            target = parse_link(link.text, lesson.path)
         except LinkError as error:
             yield problem(link.line, str(error))
+            continue
+        if target.path is not None and f"]({link.text})" not in cell.source:
+            what = f"write the link as `[text]({link.text})`, without title or brackets"
+            yield problem(link.line, what)
 
 
 @dataclass(frozen=True)

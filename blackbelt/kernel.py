@@ -5,6 +5,7 @@ that raised, and the device. It must stay importable with nothing but IPython in
 """
 
 import ast
+import math
 import platform
 import sys
 import threading
@@ -96,7 +97,8 @@ def _assigned(source: str) -> list[str]:
 def _plain(value: Any) -> bool | int | float | str | None:
     """The value as JSON knows it, or None where prose could not quote it."""
     if isinstance(value, bool | int | float):
-        return value
+        # JSON has no infinity, and neither has a sentence.
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_TEXT else None
     if callable(getattr(value, "item", None)):
@@ -105,5 +107,5 @@ def _plain(value: Any) -> bool | int | float | str | None:
             item = value.item()
         except Exception:
             return None
-        return item if isinstance(item, bool | int | float) else None
+        return _plain(item) if isinstance(item, bool | int | float) else None
     return None

@@ -20,7 +20,7 @@ class Expected:
     text: str
 
     def matches(self, type_name: str, message: str) -> bool:
-        return self.type == type_name and self.text in message
+        return self.type.split(".")[-1] == type_name and self.text in message
 
     def __str__(self) -> str:
         return f"{self.type}: {self.text}" if self.text else self.type

@@ -8,6 +8,8 @@ from typing import Any
 from blackbelt.lesson import LANGUAGES, CellKind, Expected, Options
 
 HEADER = re.compile(r"^# %%(?P<rest>.*)$")
+# jupytext takes these for headers, too; one spelling is enough.
+NEARLY_HEADER = re.compile(r"^#(?:%%|\s\s+%%|\t%%)")
 
 BELTS = ("white", "brown", "black")
 ROLES: dict[CellKind, tuple[str, ...]] = {
@@ -45,7 +47,7 @@ def parse_header(rest: str) -> tuple[CellKind, Options]:
     values = _pairs(rest)
     for key in values:
         if key not in _KEYS[kind]:
-            close = difflib.get_close_matches(key, _KEYS[kind], n=1, cutoff=0.5)
+            close = difflib.get_close_matches(key, _KEYS[kind], n=1, cutoff=0.6)
             hint = (
                 f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(_KEYS[kind])}"
             )

@@ -15,14 +15,16 @@ from markdown_it.rules_core import StateCore
 from markdown_it.tree import SyntaxTreeNode
 from mdit_py_plugins.dollarmath.index import dollarmath_plugin, math_block_dollar
 
-# What Material styles, and what the reader sees, for each of GitHub's alerts. Material has no
-# style of its own for "important" and "caution": they would look like a note.
+from blackbelt.strings import for_language
+
+# What Material styles for each of GitHub's alerts. It has no style of its own for "important"
+# and "caution": they would look like a note.
 _ALERTS: Final = {
-    "NOTE": ("NOTE", {"pl": "Uwaga", "en": "Note"}),
-    "TIP": ("TIP", {"pl": "Wskazówka", "en": "Tip"}),
-    "IMPORTANT": ("info", {"pl": "Ważne", "en": "Important"}),
-    "WARNING": ("WARNING", {"pl": "Ostrzeżenie", "en": "Warning"}),
-    "CAUTION": ("danger", {"pl": "Pułapka", "en": "Pitfall"}),
+    "NOTE": "NOTE",
+    "TIP": "TIP",
+    "IMPORTANT": "info",
+    "WARNING": "WARNING",
+    "CAUTION": "danger",
 }
 _ALERT: Final = re.compile(rf"\[!({'|'.join(_ALERTS)})\][ \t]*(?:\n|$)", re.IGNORECASE)
 # Tags of foldable sections; a summary is part of the opening one.
@@ -199,9 +201,10 @@ def _quote(nodes: list[SyntaxTreeNode], language: str) -> str:
     blocks = _blocks(nodes, language)
     source = nodes[0].children[0].content if nodes and nodes[0].type == "paragraph" else ""
     if alert := _ALERT.match(source):
-        kind, titles = _ALERTS[alert[1].upper()]
+        kind = _ALERTS[alert[1].upper()]
+        title = for_language(language).alerts[alert[1].lower()]
         rest = blocks[0].text.partition("\n")[2]
-        blocks[:1] = [_Block(f"[!{kind}] {titles[language]}"), *([_Block(rest)] if rest else [])]
+        blocks[:1] = [_Block(f"[!{kind}] {title}"), *([_Block(rest)] if rest else [])]
     return _indent(_join(blocks), "> ")
 
 

@@ -9,7 +9,7 @@ from blackbelt.config import Project
 from blackbelt.course import Course, load_course
 from blackbelt.lesson import LANGUAGES, Lesson
 from blackbelt.notebook import render_notebook
-from blackbelt.problems import CourseError, Problem
+from blackbelt.problems import Problem
 from blackbelt.progress import Progress
 from blackbelt.render import Page, render_page
 from blackbelt.results import Run
@@ -68,24 +68,13 @@ def prepare(project: Project, names: tuple[str, ...], progress: Progress) -> Pre
     sound = [lesson for lesson in chosen if lesson.path not in broken]
     runs, failures = obtain(course, sound, progress)
     problems += failures
-    rendered = []
-    for lesson in sound:
-        if lesson.path in runs:
-            try:
-                rendered.append(_render(lesson, runs[lesson.path], course))
-            except CourseError as error:
-                problems += error.problems
+    rendered = [
+        _render(lesson, runs[lesson.path], course) for lesson in sound if lesson.path in runs
+    ]
     return Prepared(course, tuple(rendered), tuple(sorted(problems)))
 
 
 def _render(lesson: Lesson, run: Run, course: Course) -> Rendered:
-    pages, notebooks = {}, {}
-    for language in LANGUAGES:
-        try:
-            pages[language] = render_page(lesson, run, language, "../img")
-            notebooks[language] = render_notebook(lesson, run, language, course)
-        except (KeyError, ValueError) as error:
-            what = f"a quoted value cannot be written: {error}"
-            command = f"uv run blackbelt run {lesson.number}"
-            raise CourseError([Problem(lesson.path, 1, what, command)]) from error
+    pages = {code: render_page(lesson, run, code, "../img") for code in LANGUAGES}
+    notebooks = {code: render_notebook(lesson, run, code, course) for code in LANGUAGES}
     return Rendered(lesson, run, pages, notebooks)

@@ -15,7 +15,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-VALUE = re.compile(r"\{\{ +(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))? +\}\}")
+VALUE = re.compile(r"\{\{ +(?P<name>[A-Za-z_]\w*)(?::(?P<spec>[^{}\s]*))? *\}\}")
+# What looks like a value but is not written as one.
+_NEARLY = re.compile(r"\{\{.*?\}\}")
 ALERT = re.compile(r"^\[!(NOTE|TIP|IMPORTANT|WARNING|CAUTION)\]", re.I)
 _FOLD = re.compile(r"^</?(?:details|summary)\b", re.I)
 _TAGS = re.compile(r"<[!/]?[A-Za-z-][^>]*>")
@@ -51,6 +53,7 @@ class Facts:
     spans: tuple[Found, ...]
     images: tuple[Found, ...]
     values: tuple[Found, ...]
+    nearly: tuple[Found, ...]
     html: tuple[Found, ...]
     formulas: tuple[Found, ...]
     shape: tuple[str, ...]
@@ -80,6 +83,7 @@ def facts(source: str) -> Facts:
         spans=tuple(_contents(inline, "code_inline")),
         images=tuple(_attributes(inline, "image", "src")),
         values=tuple(_values(tokens)),
+        nearly=tuple(_nearly(tokens)),
         html=tuple(_html(tokens)),
         formulas=tuple(_formulas(tokens)),
         shape=tuple(_shape(tokens)),
@@ -113,9 +117,20 @@ def _contents(inline: list[Token], kind: str) -> Iterator[Found]:
 
 def _values(tokens: list[Token]) -> Iterator[Found]:
     for token in tokens:
-        if token.type == "inline":
+        if token.type in ("inline", "html_block", "math_block"):
             for match in VALUE.finditer(token.content):
                 yield Found(match["name"], _line(token))
+
+
+def _nearly(tokens: list[Token]) -> Iterator[Found]:
+    """Double braces that are no value; in formulas they are TeX."""
+    for token in tokens:
+        pieces = [token] if token.type == "html_block" else token.children or []
+        for piece in pieces:
+            if piece.type in ("text", "code_inline", "html_block"):
+                for match in _NEARLY.finditer(piece.content):
+                    if not VALUE.fullmatch(match[0]):
+                        yield Found(match[0], _line(token))
 
 
 def _formulas(tokens: list[Token]) -> Iterator[Found]:

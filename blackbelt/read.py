@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blackbelt.lesson import Cell, CellKind, Options
-from blackbelt.options import HEADER, HeaderError, parse_header
+from blackbelt.options import HEADER, NEARLY_HEADER, HeaderError, parse_header
 from blackbelt.problems import CourseError, Problem
 
 NAME = re.compile(r"^(?P<number>\d\d[a-z]?)_(?P<slug>[a-z][a-z0-9_]*)\.py$")
@@ -83,6 +83,10 @@ def _split(lines: list[str], path: str, problems: list[Problem]) -> list[_Raw]:
     begin = start
     for index in range(start, len(lines) + 1):
         found = HEADER.match(lines[index]) if index < len(lines) else None
+        if index < len(lines) and NEARLY_HEADER.match(lines[index]):
+            problems.append(
+                Problem(path, index + 1, "write `# %%`, with one space, to begin a cell")
+            )
         if not found and index < len(lines):
             continue
         if header:

@@ -91,7 +91,8 @@ class _Renderer:
         shown = [o for o in result.outputs if o.language in (None, self._language)]
         if not shown:
             return ""
-        parts = [part for output in shown for part in self._output(output)]
+        in_check = cell.options.role == "check"
+        parts = [part for output in shown for part in self._output(output, in_check)]
         if cell.options.measured:
             parts.insert(0, self._label(self._words.measured))
         body = "\n\n".join(parts)
@@ -100,12 +101,13 @@ class _Renderer:
             f"\n\n{body}\n\n</div>"
         )
 
-    def _output(self, output: Output) -> list[str]:
+    def _output(self, output: Output, in_check: bool) -> list[str]:
         if output.kind == "figure":
             return [self._figure(output)]
         text = keep(output.text, self._language)
         if output.kind == "error":
-            return [self._label(self._words.expected_exception), self._pre(text, "nb-error")]
+            label = self._words.check_says if in_check else self._words.expected_exception
+            return [self._label(label), self._pre(text, "nb-error")]
         if output.kind == "warning":
             return [self._label(self._words.expected_warning), self._pre(text, "nb-stderr")]
         return [self._pre(text, "")]
@@ -113,7 +115,9 @@ class _Renderer:
     def _pre(self, text: str, extra: str) -> str:
         classes = f"nb-text {extra}".strip()
         # Focusable, so that the keyboard can scroll a long line.
-        return f'<pre class="{classes}" tabindex="0">{to_html(text.rstrip())}</pre>'
+        # Browsers drop a line break right after the tag.
+        first = "\n" if text.startswith("\n") else ""
+        return f'<pre class="{classes}" tabindex="0">{first}{to_html(text.rstrip())}</pre>'
 
     def _label(self, text: str) -> str:
         return f'<p class="nb-label">{text}</p>'

@@ -66,7 +66,7 @@ async def _run(lesson: Lesson, project: Project, progress: Progress) -> Run | tu
         try:
             await session.start()
             result = await _run_steps(lesson, steps, session, progress)
-        except (DeadKernelError, RuntimeError) as error:
+        except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
             result = (Problem(lesson.path, 1, f"the kernel died: {error}", _again(lesson)),)
         finally:
             await session.stop()

@@ -22,6 +22,7 @@ from blackbelt.lesson import Lesson
 from blackbelt.plan import plan
 from blackbelt.problems import Problem
 from blackbelt.progress import Progress
+from blackbelt.quotes import check_quotes
 from blackbelt.results import Output, Provenance, Run, StepRun
 
 # Raised whenever what a run records, or how a kernel is set up, changes.
@@ -63,6 +64,10 @@ def obtain(
                 runs[path] = result
             else:
                 problems += result
+    for lesson in lessons:
+        if lesson.path in runs and (unquoted := tuple(check_quotes(lesson, runs[lesson.path]))):
+            problems += unquoted
+            del runs[lesson.path]
     return runs, tuple(problems)
 
 

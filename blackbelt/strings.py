@@ -55,6 +55,7 @@ class Strings:
     measured: str
     expected_exception: str
     expected_warning: str
+    check_says: str
 
     # Exercises
     exercise: str
@@ -133,6 +134,7 @@ POLISH = Strings(
     measured="Pomiar: u ciebie liczby będą inne",
     expected_exception="Oczekiwany wyjątek",
     expected_warning="Oczekiwane ostrzeżenie",
+    check_says="Co odpowiada sprawdzenie",
     exercise="Ćwiczenie",
     belts={"white": "Biały pas", "brown": "Brązowy pas", "black": "Czarny pas"},
     minutes="{minutes}" + NBSP + "min",
@@ -146,7 +148,7 @@ POLISH = Strings(
     helpers="Funkcje pomocnicze",
     alerts={
         "note": "Uwaga",
-        "tip": "Rada",
+        "tip": "Wskazówka",
         "important": "Ważne",
         "warning": "Ostrzeżenie",
         "caution": "Pułapka",
@@ -199,6 +201,7 @@ ENGLISH = Strings(
     measured="A measurement: your numbers will differ",
     expected_exception="Expected exception",
     expected_warning="Expected warning",
+    check_says="What the check answers",
     exercise="Exercise",
     belts={"white": "White belt", "brown": "Brown belt", "black": "Black belt"},
     minutes="{minutes}" + NBSP + "min",

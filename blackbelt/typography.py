@@ -3,21 +3,26 @@
 import re
 from collections.abc import Iterator
 
-from blackbelt.prose_facts import VALUE
+from blackbelt.prose_facts import VALUE, parser
 from blackbelt.results import Value
 
 NBSP, NARROW_NBSP, MINUS = "\u00a0", "\u202f", "\u2212"
 
-# Fenced blocks, code spans, formulas, tags, and the address part of a link.
+# Code spans, formulas, addresses in angle brackets, tags, and the address part of a link.
 _VERBATIM = re.compile(
-    r"^ {0,3}(?P<fence>`{3,}|~{3,}).*?(?:^ {0,3}(?P=fence)|\Z)"
-    r"|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)"
+    r"(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)"
     r"|\$\$.*?\$\$|(?<![\w\\$])\$(?!\s)[^$\n]+?(?<!\s)\$(?!\w)"
-    r"|</?[a-z][^>]*>|\]\([^)\s]*\)",
-    re.S | re.M,
+    r"|<[a-z/][^>]*>|\]\([^)\n]*\)",
+    re.S,
 )
+_BLOCKS = ("fence", "code_block", "math_block")
 # A one-letter word does not stay at the end of a line.
-_LONELY = re.compile(r"(?<![\w’'])([aiouwzAIOUWZ])[ \n](?=[^\s\-*+>#|])")
+_LONELY = re.compile(r"(?<![\w’'\ue201])([aiouwzAIOUWZ]) (?=[^\s|])")
+_LONELY_END = re.compile(r"(?<![\w’'])[aiouwzAIOUWZ]$")
+# A line that only continues its paragraph.
+_PLAIN = re.compile(r"[^>$\s]")
+# What stands for a verbatim piece while the text around it is set.
+_MASK = re.compile(r"\ue200(\d+)\ue201")
 # A number does not part from its unit.
 _UNIT = re.compile(r"(?<=\d) (?=(?:k|M|G|Ki|Mi|Gi)?B\b|(?:n|µ|m)?s\b|%|px\b|GFLOP|FLOP)")
 _NUMBER = re.compile(
@@ -28,7 +33,22 @@ _ACTIVE = re.compile(r"([\\`*_\[\]<>|$])")
 
 
 def pieces(text: str) -> Iterator[tuple[bool, str]]:
-    """Split prose into (is verbatim, text)."""
+    """Split prose into (is verbatim, text). Blocks of code and formulas are pieces of their own."""
+    lines = text.split("\n")
+    blocks = [t.map for t in parser().parse(text) if t.type in _BLOCKS and t.map]
+    start = 0
+    for first, end in [*sorted(blocks), [len(lines), len(lines)]]:
+        between = "\n".join(lines[start:first])
+        if start < first < len(lines):
+            between += "\n"
+        yield from _inline_pieces(between)
+        if first < len(lines):
+            block = "\n".join(lines[first:end])
+            yield True, block + ("\n" if end < len(lines) else "")
+        start = end
+
+
+def _inline_pieces(text: str) -> Iterator[tuple[bool, str]]:
     position = 0
     for match in _VERBATIM.finditer(text):
         if match.start() > position:
@@ -41,15 +61,39 @@ def pieces(text: str) -> Iterator[tuple[bool, str]]:
 
 def set_type(text: str, language: str) -> str:
     """Put in the no-break spaces that the language wants, outside of code and formulas."""
-    return "".join(part if verbatim else _space(part, language) for verbatim, part in pieces(text))
-
-
-def _space(text: str, language: str) -> str:
-    text = _UNIT.sub(NBSP, text)
+    if language == "pl":
+        text = _join_lonely(text)
+    kept: list[str] = []
+    masked = ""
+    for verbatim, part in pieces(text):
+        if verbatim:
+            masked += f"\ue200{len(kept)}\ue201"
+            kept.append(part)
+        else:
+            masked += part
+    masked = _UNIT.sub(NBSP, masked)
     if language == "pl":
         # Twice, because two such words may follow each other: "a w pamięci".
-        text = _LONELY.sub(rf"\1{NBSP}", _LONELY.sub(rf"\1{NBSP}", text))
-    return text
+        masked = _LONELY.sub(rf"\1{NBSP}", _LONELY.sub(rf"\1{NBSP}", masked))
+    return _MASK.sub(lambda mask: kept[int(mask[1])], masked)
+
+
+def _join_lonely(text: str) -> str:
+    """Where a line of a paragraph ends with a one-letter word, take the next one up to it."""
+    lines = text.split("\n")
+    inside = {
+        number
+        for token in parser().parse(text)
+        if token.type == "paragraph_open" and token.map
+        for number in range(token.map[0], token.map[1] - 1)
+    }
+    for number in sorted(inside, reverse=True):
+        following = lines[number + 1].lstrip()
+        in_code = lines[number].count("`") % 2
+        if _LONELY_END.search(lines[number]) and not in_code and _PLAIN.match(following):
+            lines[number] += f" {following}"
+            del lines[number + 1]
+    return "\n".join(lines)
 
 
 def fill(text: str, values: dict[str, Value], language: str) -> str:
@@ -66,12 +110,16 @@ def fill(text: str, values: dict[str, Value], language: str) -> str:
 
     filled = []
     for verbatim, part in pieces(text):
-        if verbatim and part.lstrip().startswith(("```", "~~~")):
+        if verbatim and _is_code_block(part):
             filled.append(part)
         else:
             code = verbatim and part.startswith("`")
             filled.append(VALUE.sub(lambda match, code=code: value(match, in_code=code), part))  # type: ignore[misc]
     return "".join(filled)
+
+
+def _is_code_block(part: str) -> bool:
+    return part.lstrip().startswith(("```", "~~~")) or part.startswith("    ")
 
 
 def write_value(value: Value, spec: str, language: str) -> str:

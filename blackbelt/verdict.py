@@ -9,6 +9,8 @@ from blackbelt.problems import Problem
 from blackbelt.results import Output, StepRun
 
 _SHOWN_LINES = 12
+# How repr writes the characters that keep two languages apart.
+_ESCAPED_MARK = r"\ue0f0"
 
 
 def judge(lesson: Lesson, step: Step, run: StepRun, longest: int) -> tuple[Problem, ...]:
@@ -22,19 +24,29 @@ def judge(lesson: Lesson, step: Step, run: StepRun, longest: int) -> tuple[Probl
     """
     rules = _exercise if step.phase in ("check fails", "check passes") else _cell
     command = f"uv run blackbelt run {lesson.number}"
-    found = [*rules(step, run), *_outputs(run, longest)]
-    return tuple(Problem(lesson.path, _line(step, run), what, command) for what in found)
+    raised = _error(run)
+    at_error = step.cell.first + raised.line - 1 if raised and raised.line else step.cell.line
+    problems = [Problem(lesson.path, at_error, what, command) for what in rules(step, run)]
+    problems += [
+        Problem(lesson.path, step.cell.line, what, command) for what in _outputs(step, run, longest)
+    ]
+    return tuple(problems)
 
 
-def _line(step: Step, run: StepRun) -> int:
-    line = next((output.line for output in run.outputs if output.kind == "error"), 0)
-    return step.cell.first + line - 1 if line else step.cell.line
-
-
-def _outputs(run: StepRun, longest: int) -> Iterator[str]:
+def _outputs(step: Step, run: StepRun, longest: int) -> Iterator[str]:
+    declared = step.cell.options.warns
+    warnings = [output for output in run.outputs if output.kind == "warning"]
+    for warning in warnings:
+        if not any(expected.matches(*_type_and_text(warning)) for expected in declared):
+            yield f"undeclared warning: {_short(warning)}"
+    for expected in declared:
+        if not any(expected.matches(*_type_and_text(warning)) for warning in warnings):
+            yield f"declared `warns={expected}`, but it did not come"
     for output in run.outputs:
         if len(output.text) > longest:
             yield f"an output of {len(output.text):,} characters; at most {longest:,} are shown"
+        if _ESCAPED_MARK in output.text:
+            yield "the text of `say` was shown by repr: print it, or raise it in an AssertionError"
         if output.kind == "stderr":
             yield f"text on stderr: {output.text.strip()[:300]}"
         if output.kind == "figure" and output.language is None:
@@ -51,13 +63,6 @@ def _cell(step: Step, run: StepRun) -> Iterator[str]:
             yield f"declared `raises={options.raises}`, but nothing was raised"
         elif not options.raises.matches(*_type_and_text(error)):
             yield f"declared `raises={options.raises}`, but it raised {_short(error)}"
-    warnings = [output for output in run.outputs if output.kind == "warning"]
-    for warning in warnings:
-        if not any(expected.matches(*_type_and_text(warning)) for expected in options.warns):
-            yield f"undeclared warning: {_short(warning)}"
-    for expected in options.warns:
-        if not any(expected.matches(*_type_and_text(warning)) for warning in warnings):
-            yield f"declared `warns={expected}`, but it did not come"
 
 
 def _exercise(step: Step, run: StepRun) -> Iterator[str]:

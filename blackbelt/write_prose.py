@@ -17,13 +17,13 @@ _CALLOUT = re.compile(r"^(?P<quote>[ \t]*(?:>[ \t]*)+)(?P<mark>\[![A-Za-z]+\])[ 
 
 def prose_for_page(pair: Prose, language: str, values: dict[str, Value]) -> str:
     """Markdown for Python-Markdown, with addresses of headings and links between pages."""
-    source = pair.of(language).source
-    lines = source.split("\n")
+    text = _outside_code(pair.of(language).source, links.for_page)
+    text = _typeset(text, language, values)
+    lines = text.split("\n")
     addresses = [heading.slug for heading in facts(pair.en.source).headings]
-    for heading, address in zip(facts(source).headings, addresses, strict=True):
+    for heading, address in zip(facts(text).headings, addresses, strict=True):
         lines[heading.line] = f"{lines[heading.line].rstrip(' #')} {{ #{address} }}"
-    text = _outside_code("\n".join(lines), links.for_page)
-    return to_python_markdown(_typeset(text, language, values), language=language)
+    return to_python_markdown("\n".join(lines), language=language)
 
 
 def prose_for_notebook(

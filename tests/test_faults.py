@@ -266,11 +266,24 @@ y = 2
 x = 1
 
 # %%
-x = = 2
-► not valid Python: invalid syntax
+► the cell is empty
 
 # %% lang="de"
 ► `lang` is one of pl, en, not `de`
+
+# %% [markdown] lang="pl"
+Tekst.
+► a line of a [markdown] cell starts with `# `
+
+=== every cell that is not Python is told at once
+@title
+# %%
+x = = 2
+► not valid Python: invalid syntax
+
+# %%
+%matplotlib inline
+► a magic or a shell command; lessons are plain Python
 """,
     CELLS,
 )
@@ -711,6 +724,34 @@ size = 1
 # Bytes: {{size}}.
 ► {{size}}
 
+=== unknown value in a summary
+@title
+# %% [markdown] lang="pl"
+# <details><summary>Po {{ steps }} krokach</summary>
+► unknown value `{{ steps }}`
+#
+# </details>
+
+# %% [markdown] lang="en"
+# <details><summary>After {{ steps }} steps</summary>
+► unknown value `{{ steps }}`
+#
+# </details>
+
+=== unknown value in a formula
+@title
+# %% [markdown] lang="pl"
+# $$
+► unknown value `{{ steps }}`
+# {{ steps }}
+# $$
+
+# %% [markdown] lang="en"
+# $$
+► unknown value `{{ steps }}`
+# {{ steps }}
+# $$
+
 === value that is an expression
 @title
 # %%
@@ -1080,7 +1121,7 @@ def test_lessons_that_are_broken_in_different_ways_are_all_reported(course: Tiny
 
 
 def test_links_to_a_lesson_that_cannot_be_read_are_left_alone(course: TinyCourse) -> None:
-    course.write(BROKEN, READING["magic"].source)
+    course.write(BROKEN, READING["word in a header"].source)
     links = TITLE.replace("Opis.", "[a](../1_first/01_broken.py#any).")
     course.write(GOOD, links.replace("Description.", "[a](../1_first/01_broken.py#any)."))
     assert [problem.path for problem in course.command("check").problems] == [BROKEN]
@@ -1165,11 +1206,11 @@ def test_lesson_that_does_not_exist(course: TinyCourse, verb: str) -> None:
 
 
 def test_lesson_that_cannot_be_read_is_named(course: TinyCourse) -> None:
-    course.write(BROKEN, READING["magic"].source)
+    course.write(BROKEN, READING["word in a header"].source)
     course.write(GOOD, GOOD_LESSON)
     done = course.command("run", "01")
     assert done.code == 1
-    compare(done.of(BROKEN), READING["magic"])
+    compare(done.of(BROKEN), READING["word in a header"])
 
 
 class TestNew:
@@ -1454,7 +1495,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyCourse, Done]:
     course = TinyCourse(tmp_path_factory.mktemp("course"), cell_seconds=10)
     for name, case in RUNNING.items():
         course.write(path_of(name), case.source.replace("\\n", "\n"))
-    course.write(UNREADABLE, READING["magic"].source)
+    course.write(UNREADABLE, READING["word in a header"].source)
     course.write(UNSOUND, CODE["import of another package"].source)
     values = TITLE.replace("Opis.", "{{ sizes }}").replace("Description.", "{{ sizes }}")
     course.write(QUOTES_LIST, values + "# %%\nsizes = [1]\n")
@@ -1477,7 +1518,7 @@ def test_run_reports_every_broken_lesson(ran: tuple[TinyCourse, Done]) -> None:
     _, done = ran
     assert done.code == 1
     broken = {problem.path for problem in done.problems}
-    assert broken == {UNREADABLE, UNSOUND, *map(path_of, RUNNING)}
+    assert broken == {UNREADABLE, UNSOUND, QUOTES_LIST, *map(path_of, RUNNING)}
     assert f"{len(done.problems)} problems\n" in done.err
     assert "Traceback" not in done.err
 
@@ -1510,5 +1551,6 @@ def test_value_that_prose_cannot_quote(ran: tuple[TinyCourse, Done]) -> None:
     course, _ = ran
     prepared = prepare(course.project, ("82",), Progress())
     found = [problem for problem in prepared.problems if problem.path == QUOTES_LIST]
-    assert [(p.line, p.command) for p in found] == [(4, "uv run blackbelt run 82")]
+    command = "uv run blackbelt run 82"
+    assert [(p.line, p.command) for p in found] == [(4, command), (9, command)]
     assert "`{{ sizes }}`" in found[0].what

@@ -18,6 +18,7 @@ from tiny import TITLE, TinyCourse
 from blackbelt.inline import without_snippet_imports
 from blackbelt.prepare import Prepared, prepare
 from blackbelt.progress import Progress
+from blackbelt.write_prose import prose_for_notebook, prose_for_page
 
 FOLDER = Path(__file__).with_name("golden")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -131,3 +132,36 @@ def test_figures_are_files(prepared: tuple[TinyCourse, Prepared]) -> None:
         assert 180 < picture.height < 210
     names = {page.pictures[0].name for page in rendered.pages.values()}
     assert len(names) == 2, "each language has its own figure"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "[a](../2_second/90_good.py)",
+        "[a](../2_second/90_good.py#title)",
+        "[**a**](../2_second/90_good.py)",
+        "[a\nb](../2_second/90_good.py)",
+        '[a](../2_second/90_good.py "title")',
+        "[a](<../2_second/90_good.py>)",
+        "[a]( ../2_second/90_good.py )",
+        "[a][b]\n\n[b]: ../2_second/90_good.py",
+    ],
+)
+def test_no_link_to_a_source_reaches_a_reader(link: str, course: TinyCourse) -> None:
+    """Every spelling of a link becomes the link of a page, or is reported."""
+    path = "lessons/1_first/01_links.py"
+    course.write("lessons/2_second/90_good.py", TITLE)
+    cells = [TITLE]
+    for language in ("pl", "en"):
+        lines = "\n".join(f"# {line}".rstrip() for line in link.split("\n"))
+        cells.append(f'# %% [markdown] lang="{language}"\n{lines}\n\n')
+    course.write(path, "".join(cells))
+    if course.command("check").of(path):
+        return
+    lesson = course.load().by_path[path]
+    for pair in lesson.prose:
+        for language in ("pl", "en"):
+            page = prose_for_page(pair, language, {})
+            notebook = prose_for_notebook(pair, language, {}, lesson, course.project.site_url)
+            assert ".py" not in page
+            assert ".py" not in notebook

@@ -179,4 +179,4 @@ def test_notebooks_are_valid(path: Path, language: str, course: Course) -> None:
         assert "from snippets" not in source
         compile(source, "cell", "exec")
     prose = "\n".join(c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown")
-    assert not re.search(r"\]\([^)]*\.py\b|\{\{ |\[!\w+\]", re.sub("`[^`]*`|```.*?```", "", prose))
+    assert not re.search(r"\]\([^):]*\.py\b|\{\{ |\[!\w+\]", re.sub("`[^`]*`|```.*?```", "", prose))

@@ -1,5 +1,6 @@
 """The built site as these tests see it: its pages, read with Python's own parser."""
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -9,9 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
+from playwright.sync_api import Page
+
 from blackbelt.config import Project, load_project
 
 ROOT = Path(__file__).parents[2]
+# What a site is made of; `docs/lessons` is what the build itself writes.
+SOURCES = ("blackbelt", "docs", "lessons", "snippets", "mkdocs.yml", "pyproject.toml")
 LANGUAGES = ("pl", "en")
 OTHER = {"pl": "en", "en": "pl"}
 _LESSON = re.compile(r"^(\d+)_\w+\.py$")
@@ -193,3 +198,53 @@ class BuiltSite:
         path = unquote(urlsplit(whole).path)[len(self.prefix) :]
         file = self.folder / path
         return (file / "index.html" if not path or path.endswith("/") else file), unquote(anchor)
+
+
+def fingerprint() -> str:
+    """Hash of everything that a site is built from."""
+    digest = hashlib.sha256()
+    for name in SOURCES:
+        start = ROOT / name
+        for file in sorted(start.rglob("*")) if start.is_dir() else [start]:
+            path = file.relative_to(ROOT).as_posix()
+            generated = path.startswith("docs/lessons/") or "__pycache__" in path
+            if file.is_file() and not generated:
+                digest.update(path.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        url: address of the home page, with a slash at its end.
+        requests: path and status of every request that was answered.
+    """
+
+    url: str = ""
+    requests: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass
+class Visit:
+    """A browser window that writes down whatever goes wrong in it.
+
+    Attributes:
+        page: the window.
+        site: address of the home page.
+        problems: messages on the console, failed requests, requests to third parties.
+    """
+
+    page: Page
+    site: str
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, address: str, *, settled: bool = False) -> Page:
+        """Go to an address below the home page; if settled, wait until nobody asks for more."""
+        self.page.goto(self.site + address, wait_until="networkidle" if settled else "load")
+        return self.page
+
+    def assert_clean(self) -> None:
+        found = [*self.problems, *self.page.evaluate("window.policyViolations")]
+        assert not found, "\n".join(found)

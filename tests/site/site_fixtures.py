@@ -1,6 +1,9 @@
-"""One build, one server and one browser for all tests of the site."""
+"""One build, one server and one browser for all tests of the site.
 
-import hashlib
+A plugin, which the tests name in `pytest_plugins`, and not a second `conftest.py`: mypy would
+find two modules of that name.
+"""
+
 import os
 import shutil
 import subprocess
@@ -8,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from built_site import ROOT, BuiltSite, project
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from built_site import ROOT, BuiltSite, Server, Visit, fingerprint, project
+from playwright.sync_api import Browser, BrowserContext, Route, sync_playwright
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -26,21 +28,6 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# What a site is made of; `docs/lessons` is what the build itself writes.
-SOURCES = ("blackbelt", "docs", "lessons", "snippets", "mkdocs.yml", "pyproject.toml")
-
-
-def fingerprint() -> str:
-    """Hash of everything that a site is built from."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        start = ROOT / name
-        for file in sorted(start.rglob("*")) if start.is_dir() else [start]:
-            path = file.relative_to(ROOT).as_posix()
-            generated = path.startswith("docs/lessons/") or "__pycache__" in path
-            if file.is_file() and not generated:
-                digest.update(path.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +72,7 @@ TYPES = {
 class _Handler(SimpleHTTPRequestHandler):
     """Serves a folder below a prefix, with the site's own page for what is missing."""
 
-    def __init__(self, *args: Any, site: BuiltSite, log: "Server", **options: Any) -> None:
+    def __init__(self, *args: Any, site: BuiltSite, log: Server, **options: Any) -> None:
         self._site, self._log = site, log
         self.extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
         super().__init__(*args, directory=str(site.folder), **options)
@@ -112,19 +99,6 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the terminal; `requests` has what was asked for."""
-
-
-@dataclass
-class Server:
-    """A running server.
-
-    Attributes:
-        url: address of the home page, with a slash at its end.
-        requests: path and status of every request that was answered.
-    """
-
-    url: str = ""
-    requests: list[tuple[str, int]] = field(default_factory=list)
 
 
 @pytest.fixture(scope="session")
@@ -157,30 +131,6 @@ def browser() -> Iterator[Browser]:
         launched = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
         yield launched
         launched.close()
-
-
-@dataclass
-class Visit:
-    """A browser window that writes down whatever goes wrong in it.
-
-    Attributes:
-        page: the window.
-        site: address of the home page.
-        problems: messages on the console, failed requests, requests to third parties.
-    """
-
-    page: Page
-    site: str
-    problems: list[str] = field(default_factory=list)
-
-    def open(self, address: str, *, settled: bool = False) -> Page:
-        """Go to an address below the home page; if settled, wait until nobody asks for more."""
-        self.page.goto(self.site + address, wait_until="networkidle" if settled else "load")
-        return self.page
-
-    def assert_clean(self) -> None:
-        violations = self.page.evaluate("window.policyViolations")
-        assert [*self.problems, *violations] == []
 
 
 def _watch(visit: Visit) -> None:
