@@ -4,9 +4,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from blackbelt.config import Project, load_project
-from blackbelt.problems import CourseError, Problem
+from blackbelt.problems import CommandError, CourseError, Problem
+
+if TYPE_CHECKING:
+    from blackbelt.course import Course
+    from blackbelt.lesson import Lesson
+    from blackbelt.progress import Progress
+    from blackbelt.store import Runner
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options, load_project())
     except CourseError as error:
         return _report(error.problems)
+    except CommandError as error:
+        print(error, file=sys.stderr)
+        return 1
     except FileNotFoundError as error:
         print(f"blackbelt: {error}", file=sys.stderr)
         return 1
@@ -48,6 +58,19 @@ def _parser() -> argparse.ArgumentParser:
     run = add("run", _run, "run lessons and prove their exercises")
     run.add_argument("lessons", nargs="*", help=many)
     run.add_argument("--fresh", action="store_true", help="run even what did not change")
+    run.add_argument(
+        "--report", action="store_true", help="show what the lessons take: seconds and memory"
+    )
+    how = run.add_mutually_exclusive_group()
+    how.add_argument(
+        "--record", action="store_true", help="store the results of this GPU in recordings/"
+    )
+    how.add_argument(
+        "--twice", action="store_true", help="run two times and show what differs between them"
+    )
+    run.add_argument(
+        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://host:8786"
+    )
     new = add("new", _new, "write the skeleton of a lesson")
     new.add_argument("module", help="folder of the module, such as 3_data")
     new.add_argument("name", help="number and slug, such as 15_iterable_dataset")
@@ -65,6 +88,7 @@ def _report(problems: Sequence[Problem]) -> int:
 def _check(options: argparse.Namespace, project: Project) -> int:
     from blackbelt.check import check
     from blackbelt.course import load_course
+    from blackbelt.recordings import notes
 
     course = load_course(project)
     lessons = course.select(tuple(options.lessons))
@@ -75,24 +99,93 @@ def _check(options: argparse.Namespace, project: Project) -> int:
         problems = check_types(course, lessons)
     if not problems:
         print(f"{len(lessons)} lesson{'s' if len(lessons) != 1 else ''}, no problems")
+    for note in notes(course, lessons):
+        print(note)
     return _report(problems)
 
 
 def _run(options: argparse.Namespace, project: Project) -> int:
-    from blackbelt.check import check
     from blackbelt.course import load_course
     from blackbelt.progress import Progress
     from blackbelt.store import obtain
 
     course = load_course(project)
     lessons = course.select(tuple(options.lessons))
-    problems = list(check(course, lessons))
+    runner = _runner(options)
+    problems = _examine(course, lessons)
     broken = {problem.path for problem in problems}
     progress = Progress()
     sound = [lesson for lesson in lessons if lesson.path not in broken]
-    _, failures = obtain(course, sound, progress, fresh=options.fresh)
+    if options.record:
+        problems += _record(course, sound, progress, runner)
+    elif options.twice:
+        problems += _twice(sound, project, progress, runner)
+    else:
+        runs, failures = obtain(course, sound, progress, fresh=options.fresh, runner=runner)
+        problems += failures
+        if options.report:
+            from blackbelt.report import report
+
+            print(report(course, runs))
     progress.summary()
-    return _report([*problems, *failures])
+    return _report(problems)
+
+
+def _runner(options: argparse.Namespace) -> "Runner | None":
+    """What executes the lessons, or None for the kernels of this machine."""
+    if options.scheduler:
+        from blackbelt.cluster import cluster_runner
+
+        return cluster_runner(options.scheduler)
+    if options.record:
+        from blackbelt.keys import device_class
+
+        if device_class() != "cuda":
+            what = (
+                "--record stores what a GPU gives, and this machine has none that CUDA can use; "
+                "record on a machine that has one, or run the lessons here"
+            )
+            raise CommandError(what, " ".join(["uv run blackbelt run", *options.lessons]))
+    return None
+
+
+def _examine(course: "Course", lessons: "tuple[Lesson, ...]") -> list[Problem]:
+    try:
+        from blackbelt.check import check
+    except ModuleNotFoundError as error:
+        # Recording needs what lessons need, not what builds the site.
+        print(f"lessons are not checked: {error.name} is not installed here", file=sys.stderr)
+        return list(course.problems)
+    return list(check(course, lessons))
+
+
+def _record(
+    course: "Course", lessons: "list[Lesson]", progress: "Progress", runner: "Runner | None"
+) -> list[Problem]:
+    from blackbelt.recordings import record
+    from blackbelt.store import obtain
+
+    runs, failures = obtain(course, lessons, progress, fresh=True, runner=runner)
+    problems = list(failures)
+    for lesson in lessons:
+        if run := runs.get(lesson.path):
+            found = record(course, lesson, run)
+            if not found:
+                print(f"wrote recordings/{lesson.name}.json: {run.provenance.device}")
+            problems += found
+    return problems
+
+
+def _twice(
+    lessons: "list[Lesson]", project: Project, progress: "Progress", runner: "Runner | None"
+) -> list[Problem]:
+    from blackbelt.run import run_lessons
+    from blackbelt.twice import run_twice
+
+    compared = run_twice(lessons, project, progress, runner or run_lessons)
+    for note in compared.notes:
+        print(note)
+    return list(compared.problems)
 
 
 def _new(options: argparse.Namespace, project: Project) -> int:
@@ -117,19 +210,28 @@ def _mkdocs(*arguments: str) -> int:
 
 
 def _build(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.files import alone
+
     os.chdir(project.root)
     extra = ("--site-dir", options.site_dir) if options.site_dir else ()
-    return _mkdocs("build", "--strict", "--clean", *extra)
+
+    def waiting() -> None:
+        print("another build is writing the site; waiting for its end", file=sys.stderr)
+
+    with alone(project.cache / "build.lock", waiting):
+        return _mkdocs("build", "--strict", "--clean", *extra)
 
 
 def _serve(options: argparse.Namespace, project: Project) -> int:
-    from blackbelt.course import load_course
-
     os.chdir(project.root)
+    # Material prints a page about its successor on every start.
+    os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
     if options.lessons:
-        load_course(project).select(tuple(options.lessons))
         os.environ["BLACKBELT_ONLY"] = " ".join(options.lessons)
-    return _mkdocs("serve", "--dev-addr", f"127.0.0.1:{options.port}")
+    from blackbelt.site.serve import serve
+
+    serve(project, tuple(options.lessons), options.port)
+    return 0
 
 
 if __name__ == "__main__":

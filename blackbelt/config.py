@@ -15,6 +15,7 @@ class Project:
         repository: address of the repository, the one place that the site derives addresses from.
         imports: packages that lessons may import beside the standard library.
         cell_seconds: longest run of one cell, in seconds.
+        lesson_seconds: longest run of all cells of a lesson, in seconds.
         output_characters: longest text that one output may hold.
     """
 
@@ -22,6 +23,7 @@ class Project:
     repository: str
     imports: tuple[str, ...]
     cell_seconds: int
+    lesson_seconds: int
     output_characters: int
 
     @property
@@ -69,6 +71,7 @@ def load_project(start: Path | None = None) -> Project:
                     repository=data["project"]["urls"]["Repository"],
                     imports=tuple(settings["imports"]),
                     cell_seconds=settings["cell_seconds"],
+                    lesson_seconds=settings["lesson_seconds"],
                     output_characters=settings["output_characters"],
                 )
     raise FileNotFoundError(

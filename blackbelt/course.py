@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from blackbelt.assemble import assemble
@@ -105,13 +105,17 @@ def load_course(project: Project) -> Course:
     for file in sorted(project.lessons.glob("*/*.py")):
         path = file.relative_to(project.root).as_posix()
         try:
-            text = read_text(file, path)
-            lessons.append(assemble(path, text, read_cells(text, path)))
+            lessons.append(_read(path, read_text(file, path)))
         except CourseError as error:
             problems += error.problems
     problems += _places(lessons, modules)
     lessons.sort(key=lambda lesson: order.get(lesson.name, len(order)))
     return Course(project, modules, tuple(lessons), tuple(problems))
+
+
+@lru_cache(maxsize=256)  # a server reads the course on each save, and one lesson has changed
+def _read(path: str, text: str) -> Lesson:
+    return assemble(path, text, read_cells(text, path))
 
 
 def _roadmap(project: Project) -> Iterator[Module]:

@@ -1,6 +1,7 @@
 """Helpers of `snippets/` as source text for a notebook that has no such package."""
 
 import ast
+from functools import lru_cache
 
 from blackbelt import code_facts
 from blackbelt.lesson import Lesson
@@ -22,10 +23,16 @@ def needed_snippets(lesson: Lesson, sources: dict[str, str]) -> tuple[str, ...]:
 
 
 def _imported(source: str) -> list[str]:
-    found = code_facts.imports(source)
-    return [i.module.split(".")[1] for i in found if i.module.startswith("snippets.")]
+    """Modules of `snippets/`, however they are imported: `from .x` and `from snippets`, too."""
+    found = []
+    for imported in code_facts.imports(source):
+        package, *parts = imported.module.split(".")
+        if package in ("snippets", ""):
+            found.append(next(filter(None, parts), imported.name))
+    return found
 
 
+@lru_cache(maxsize=4096)  # after a save, all cells but one are as they were
 def without_snippet_imports(source: str) -> str:
     """Remove `from snippets.x import y` from a cell or module, and keep every other line."""
     lines = source.split("\n")

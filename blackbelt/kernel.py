@@ -1,10 +1,12 @@
 """The part of the engine that lives inside a lesson's kernel.
 
 It reports what the outputs alone do not tell: warnings as such, values of variables, the line
-that raised, and the device. It must stay importable with nothing but IPython installed.
+that raised, memory, and the device. It must stay importable with nothing but IPython installed.
 """
 
 import ast
+import contextlib
+import ctypes
 import math
 import platform
 import sys
@@ -15,8 +17,12 @@ from typing import Any, TextIO
 from IPython import get_ipython
 from IPython.display import display
 
+from blackbelt import watch
+
 REPORT = "application/vnd.blackbelt.report+json"
 _LONGEST_TEXT = 300
+# Seconds for threads that are about to end when the last cell has ended.
+_GRACE = 0.5
 
 
 def install() -> None:
@@ -24,18 +30,36 @@ def install() -> None:
     shell = get_ipython()
     shell.events.register("post_run_cell", _report_cell)
     warnings.showwarning = _show_warning
+    # What was printed just before a kernel dies should get out in time.
+    vars(sys.stdout)["flush_interval"] = 0.02
+    watch.start()
+    _publish({"memory": watch.peak_memory()})
 
 
-def report_device() -> None:
-    """Say on what the lesson ran; called last, so that it initialises nothing early."""
+def report_end() -> None:
+    """Say what is left of the lesson, and on what it ran; called last: it may initialise CUDA."""
+    threads = watch.threads_left(_GRACE)
     torch = sys.modules.get("torch")
-    device = "CPU"
+    device, cuda, driver = "CPU", "", ""
     if torch is not None and torch.cuda.is_available():
         device = torch.cuda.get_device_name()
+        cuda, driver = torch.version.cuda or "", _nvidia_driver()
     elif torch is not None and torch.accelerator.is_available():
         device = torch.accelerator.current_accelerator().type.upper()
     version = torch.__version__ if torch is not None else ""
-    _publish({"device": device, "torch": version, "python": platform.python_version()})
+    python = platform.python_version()
+    names = {"device": device, "torch": version, "python": python, "cuda": cuda, "driver": driver}
+    _publish({"provenance": names, "threads": threads})
+
+
+def _nvidia_driver() -> str:
+    """Version of NVIDIA's driver, which torch does not tell."""
+    text = ctypes.create_string_buffer(81)
+    with contextlib.suppress(OSError):
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        if library.nvmlInit_v2() == 0:
+            library.nvmlSystemGetDriverVersion(text, len(text))
+    return text.value.decode()
 
 
 def _publish(report: dict[str, Any]) -> None:
@@ -63,16 +87,16 @@ def _show_warning(
 def _report_cell(result: Any) -> None:
     shell = get_ipython()
     error = result.error_in_exec or result.error_before_exec
+    memory = watch.peak_memory()
     if error is not None:
-        _publish({"line": _line_of(error)})
+        _publish({"line": _line_of(error), "memory": memory})
         return
     values = {}
     for name in _assigned(result.info.raw_cell):
         value = _plain(shell.user_ns.get(name))
         if value is not None:
             values[name] = value
-    if values:
-        _publish({"values": values})
+    _publish({"values": values, "memory": memory})
 
 
 def _line_of(error: BaseException) -> int:

@@ -197,6 +197,10 @@ def _output(output: Output, language: str) -> dict[str, Any]:
         return {"output_type": "stream", "name": "stderr", "text": text + "\n"}
     metadata: dict[str, Any] = {}
     data = {"text/plain": text}
+    if output.kind == "figure" and not output.png:
+        # A recording keeps of a figure only what its page shows.
+        data["image/svg+xml"] = output.svg
+        return {"output_type": "display_data", "data": data, "metadata": metadata}
     if output.kind == "figure":
         width, height = png_size(output.png)
         data["image/png"] = output.png

@@ -6,6 +6,7 @@ CommonMark, and every block is written in the one spelling that both agree on.
 """
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -84,6 +85,7 @@ class _Block(NamedTuple):
     kind: Literal["", "text", "code", "list"] = ""
 
 
+@lru_cache(maxsize=4096)  # after a save, all cells but one are as they were
 def to_python_markdown(text: str, *, language: str) -> str:
     """Return the prose in the spelling that Python-Markdown reads as CommonMark would.
 

@@ -1,7 +1,11 @@
 """The pipeline in one place: read, check, run, render; what a site or a command then uses."""
 
+import hashlib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
 
 from blackbelt.check import check
 from blackbelt.check_prose import check_formulas
@@ -27,6 +31,43 @@ class Rendered:
     pages: dict[str, Page]
     notebooks: dict[str, str]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that is published of it: pages, notebooks, and the lesson itself."""
+        texts = [page.markdown for page in self.pages.values()]
+        parts = [self.lesson.source, texts, self.notebooks, self.run.provenance]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A lesson without results for now; while the site is served, its page says why.
+
+    Attributes:
+        path: its file, as in `Lesson`.
+        titles: by language, as Markdown.
+        problems: what is wrong with it; nothing if it is waiting for its run.
+    """
+
+    path: str
+    titles: Mapping[str, str]
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def module(self) -> str:
+        return PurePosixPath(self.path).parent.name
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).stem
+
+    @property
+    def number(self) -> str:
+        return self.name.partition("_")[0]
+
+    def title(self, language: str) -> str:
+        return self.titles[language]
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -35,18 +76,28 @@ class Prepared:
     Attributes:
         course: the course as read.
         lessons: rendered lessons, in the order of the roadmap.
-        problems: what is wrong with the lessons that are missing.
+        problems: everything that is wrong.
+        stand_ins: lessons that exist and could not be rendered.
     """
 
     course: Course
     lessons: tuple[Rendered, ...]
     problems: tuple[Problem, ...]
+    stand_ins: tuple[StandIn, ...] = ()
+
+    @cached_property
+    def listed(self) -> tuple[Lesson | StandIn, ...]:
+        """Every lesson that has a page, in the order of the roadmap."""
+        planned = [lesson.name for module in self.course.modules for lesson in module.lessons]
+        order = {name: position for position, name in enumerate(planned)}
+        found: list[Lesson | StandIn] = [rendered.lesson for rendered in self.lessons]
+        found += self.stand_ins
+        return tuple(sorted(found, key=lambda one: (order.get(one.name, len(order)), one.path)))
 
     @property
     def broken(self) -> tuple[str, ...]:
         """Paths of lessons that have problems."""
-        paths = {problem.path for problem in self.problems}
-        return tuple(sorted(path for path in paths if _LESSON.match(path)))
+        return tuple(stand_in.path for stand_in in self.stand_ins if stand_in.problems)
 
 
 def prepare(project: Project, names: tuple[str, ...], progress: Progress) -> Prepared:
@@ -61,20 +112,48 @@ def prepare(project: Project, names: tuple[str, ...], progress: Progress) -> Pre
         CourseError: the roadmap is not valid, or a name is not known.
     """
     course = load_course(project)
-    chosen = course.select(names)
-    problems = list(check(course, chosen))
-    problems += [problem for lesson in chosen for problem in check_formulas(lesson)]
-    broken = {problem.path for problem in problems}
-    sound = [lesson for lesson in chosen if lesson.path not in broken]
+    sound, problems = examine(course, course.select(names))
     runs, failures = obtain(course, sound, progress)
-    problems += failures
     rendered = [
-        _render(lesson, runs[lesson.path], course) for lesson in sound if lesson.path in runs
+        render(lesson, runs[lesson.path], course) for lesson in sound if lesson.path in runs
     ]
-    return Prepared(course, tuple(rendered), tuple(sorted(problems)))
+    found = tuple(sorted([*problems, *failures]))
+    return Prepared(course, tuple(rendered), found, stand_ins(course, found))
 
 
-def _render(lesson: Lesson, run: Run, course: Course) -> Rendered:
+def examine(course: Course, lessons: Sequence[Lesson]) -> tuple[list[Lesson], tuple[Problem, ...]]:
+    """Check these lessons; returns those that may run, and the problems of all."""
+    problems = list(check(course, tuple(lessons)))
+    problems += [problem for lesson in lessons for problem in check_formulas(lesson)]
+    paths = {problem.path for problem in problems}
+    return [lesson for lesson in lessons if lesson.path not in paths], tuple(problems)
+
+
+def render(lesson: Lesson, run: Run, course: Course) -> Rendered:
+    """Pages and notebooks of a lesson."""
     pages = {code: render_page(lesson, run, code, "../img") for code in LANGUAGES}
     notebooks = {code: render_notebook(lesson, run, code, course) for code in LANGUAGES}
     return Rendered(lesson, run, pages, notebooks)
+
+
+def stand_ins(course: Course, problems: Iterable[Problem]) -> tuple[StandIn, ...]:
+    """Stand-ins for lessons with problems."""
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if _LESSON.match(problem.path) and (course.project.root / problem.path).is_file():
+            found.setdefault(problem.path, []).append(problem)
+    return tuple(
+        StandIn(path, titles(course, path), tuple(theirs)) for path, theirs in sorted(found.items())
+    )
+
+
+def titles(course: Course, path: str) -> dict[str, str]:
+    """Titles of a lesson, from its file or, where that cannot be read, from the roadmap."""
+    if lesson := course.by_path.get(path):
+        return {code: lesson.title(code) for code in LANGUAGES}
+    name = PurePosixPath(path)
+    for module in course.modules:
+        for planned in module.lessons:
+            if (module.folder, planned.name) == (name.parent.name, name.stem):
+                return planned.titles
+    return dict.fromkeys(LANGUAGES, name.stem)

@@ -30,3 +30,17 @@ class CourseError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class CommandError(Exception):
+    """Raised when a command cannot do what it is asked here, whatever the lessons are like.
+
+    Attributes:
+        what: why not, in one or two sentences.
+        command: the command to run instead, or after mending it.
+    """
+
+    def __init__(self, what: str, command: str) -> None:
+        self.what = what
+        self.command = command
+        super().__init__(f"blackbelt: {what}\n    next: {command}")

@@ -1,34 +1,43 @@
-"""Step 7: write what the site is built from to `docs/lessons/`. No other module writes there."""
+"""Step 7: write what the site is built from to `docs/lessons/`. No other module writes there.
+
+Two builds may work on one checkout, of other lessons perhaps: each file appears whole, and what
+another build may still need is not removed.
+"""
 
 import shutil
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
+from io import BufferedWriter
 from pathlib import Path
 
 from blackbelt.config import Project
+from blackbelt.files import write_whole
 from blackbelt.lesson import LANGUAGES
 from blackbelt.prepare import Prepared
 
 FOLDER = "lessons"
 _EMPTY = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n'
 
+# Held until the process ends, by each build that reads `docs/lessons/`.
+_users: dict[Path, BufferedWriter] = {}
 
-def publish(project: Project, prepared: Prepared) -> Path:
+
+def publish(project: Project, prepared: Prepared) -> frozenset[str]:
     """Write notebooks, sources, pictures and module pages; remove what is left of earlier builds.
 
     Files whose content did not change are not touched, so that a watching server sees only
     what is new.
 
     Returns:
-        The folder.
+        The files of this build, relative to `docs/`. While another build runs there may be more.
     """
+    user = _use(project)
     folder = project.docs / FOLDER
     wanted: set[Path] = set()
 
     def write(path: Path, data: bytes) -> None:
         wanted.add(path)
-        if path.is_file() and path.read_bytes() == data:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        if not path.is_file() or path.read_bytes() != data:
+            write_whole(path, data)
 
     for rendered in prepared.lessons:
         lesson = rendered.lesson
@@ -38,17 +47,38 @@ def publish(project: Project, prepared: Prepared) -> Path:
             write(home / f"{lesson.name}.{language}.ipynb", notebook)
             for picture in rendered.pages[language].pictures:
                 write(folder / "img" / picture.name, picture.data)
-    for path in prepared.broken:
-        # While the site is served, a page stands for the lesson and shows its problems.
+    for stand_in in prepared.stand_ins:
+        # While the site is served, a page stands for the lesson and says why it is missing.
         for language in LANGUAGES:
-            write((project.docs / path).with_suffix(f".{language}.ipynb"), _EMPTY)
+            write((project.docs / stand_in.path).with_suffix(f".{language}.ipynb"), _EMPTY)
     for module in prepared.course.modules:
         for language in LANGUAGES:
             source = project.lessons / module.folder / f"index.{language}.md"
             if source.is_file():
                 write(folder / module.folder / source.name, source.read_bytes())
-    _remove_others(folder, wanted)
-    return folder
+    _tidy(user, folder, wanted)
+    return frozenset(path.relative_to(project.docs).as_posix() for path in wanted)
+
+
+def _use(project: Project) -> BufferedWriter:
+    """Mark this process as one that needs the folder."""
+    if project.root not in _users:
+        project.cache.mkdir(exist_ok=True)
+        _users[project.root] = (project.cache / "publish.lock").open("ab")
+    # Waits while another build removes files, which takes milliseconds.
+    flock(_users[project.root], LOCK_SH)
+    return _users[project.root]
+
+
+def _tidy(user: BufferedWriter, folder: Path, wanted: set[Path]) -> None:
+    """Remove what is not wanted, unless another build may want it."""
+    try:
+        flock(user, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        _remove_others(folder, wanted)
+    flock(user, LOCK_SH)
 
 
 def _remove_others(folder: Path, wanted: set[Path]) -> None:

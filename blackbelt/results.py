@@ -34,34 +34,69 @@ class Output:
 
 @dataclass(frozen=True)
 class StepRun:
-    """Outputs of one execution and its duration in seconds."""
+    """What one execution of a cell came to.
+
+    Attributes:
+        outputs: in the order in which they came.
+        seconds: how long it took.
+        memory: most bytes that the kernel's process had had at once when the cell ended.
+    """
 
     outputs: tuple[Output, ...] = ()
     seconds: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where and when a run happened."""
+    """Where and when a run happened.
+
+    Attributes:
+        device: name of the GPU, or kind of device.
+        torch: its version.
+        python: its version.
+        cuda: version of CUDA that torch was built with; empty where no CUDA device is.
+        driver: version of NVIDIA's driver.
+        date: day of the run, in UTC.
+        commit: short hash of the commit, or nothing outside a git repository.
+        recorded: it happened elsewhere, and is shown here from `recordings/`.
+    """
 
     device: str = "CPU"
     torch: str = ""
     python: str = ""
+    cuda: str = ""
+    driver: str = ""
     date: str = ""
     commit: str = ""
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
 class Run:
-    """Results of a lesson; `steps` are those of `plan(lesson)`, one by one."""
+    """Results of a lesson; `steps` are those of `plan(lesson)`, one by one.
+
+    Attributes:
+        steps: what each execution came to.
+        values: variables that prose may quote.
+        provenance: where and when.
+        start_memory: bytes that the kernel's process had before the first cell: Python, and the
+            libraries that were imported before it was forked.
+    """
 
     steps: tuple[StepRun, ...]
     values: dict[str, Value] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Provenance)
+    start_memory: int = 0
 
     @property
     def seconds(self) -> float:
         return sum(step.seconds for step in self.steps)
+
+    @property
+    def memory(self) -> int:
+        """Most bytes that the kernel's process had at once; its children are not counted."""
+        return max((step.memory for step in self.steps), default=0)
 
     def of(self, steps: tuple[Step, ...], cell: Cell, after: Cell | None = None) -> StepRun:
         """Result of the execution of `cell`, for a check of that `after` an answer."""

@@ -1,209 +1,170 @@
 """Step 5: execute lessons, each once, in a kernel of its own. No other module executes code."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
-
-import nbformat
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from blackbelt.config import Project
-from blackbelt.kernel import REPORT
-from blackbelt.lesson import LANGUAGES, Lesson
+from blackbelt.durations import longest_first, remember
+from blackbelt.executed import Ending, StoppedError
+from blackbelt.lesson import Lesson
 from blackbelt.plan import Step, plan
 from blackbelt.problems import Problem
 from blackbelt.progress import Progress
-from blackbelt.results import Output, Provenance, Run, StepRun, Value
-from blackbelt.scrub import scrub
-from blackbelt.verdict import judge
+from blackbelt.provision import ColdError, Warm, has_fork, is_fork_safe, warm_process
+from blackbelt.results import Provenance, Run, StepRun, Value
+from blackbelt.session import Session
+from blackbelt.verdict import judge, judge_end, judge_notes, not_started, stopped
 
-_INSTALL = "import blackbelt.kernel as _blackbelt; _blackbelt.install(); del _blackbelt"
-_DEVICE = "import blackbelt.kernel as _blackbelt; _blackbelt.report_device()"
+Finished = Callable[[Lesson, Run | tuple[Problem, ...]], None]
 
 
 def run_lessons(
-    lessons: Sequence[Lesson], project: Project, progress: Progress
+    lessons: Sequence[Lesson],
+    project: Project,
+    progress: Progress,
+    finished: Finished | None = None,
 ) -> dict[str, Run | tuple[Problem, ...]]:
-    """Run lessons, as many at a time as there are cores.
+    """Run lessons, as many at a time as there are cores, the longest first.
+
+    Args:
+        lessons: what to run.
+        project: limits and folders.
+        progress: is told what runs.
+        finished: is given each result at once, so that it is kept whatever happens next.
 
     Returns:
         For the path of each lesson its results, or the problems that ended it.
     """
-    return asyncio.run(_run_all(lessons, project, progress))
+    return asyncio.run(_run_all(lessons, project, progress, finished))
 
 
 async def _run_all(
-    lessons: Sequence[Lesson], project: Project, progress: Progress
+    lessons: Sequence[Lesson], project: Project, progress: Progress, finished: Finished | None
 ) -> dict[str, Run | tuple[Problem, ...]]:
-    places = asyncio.Semaphore(os.cpu_count() or 1)
+    places = asyncio.Semaphore(_cores())
+    kernels = _Kernels(progress)
+    seconds: dict[str, float] = {}
 
     async def one(lesson: Lesson) -> Run | tuple[Problem, ...]:
         async with places:
-            return await _run(lesson, project, progress)
+            progress.started(lesson.name, len(plan(lesson)))
+            began = perf_counter()
+            result = await _run(lesson, project, progress, kernels)
+            took = perf_counter() - began
+            seconds[lesson.path] = result.seconds if isinstance(result, Run) else took
+            # What is said to be done is kept already.
+            if finished:
+                finished(lesson, result)
+            progress.finished(lesson.name, took, failed=not isinstance(result, Run))
+            return result
 
-    results = await asyncio.gather(*(one(lesson) for lesson in lessons))
-    return {lesson.path: result for lesson, result in zip(lessons, results, strict=True)}
+    queue = longest_first(lessons, project)
+    try:
+        results = await asyncio.gather(*(one(lesson) for lesson in queue))
+    finally:
+        remember(project, seconds)
+    found = {lesson.path: result for lesson, result in zip(queue, results, strict=True)}
+    return {lesson.path: found[lesson.path] for lesson in lessons}
 
 
-async def _run(lesson: Lesson, project: Project, progress: Progress) -> Run | tuple[Problem, ...]:
-    steps = plan(lesson)
-    progress.started(lesson.name, len(steps))
-    began = perf_counter()
-    with tempfile.TemporaryDirectory(prefix="blackbelt-") as folder:
-        scratch = Path(folder, "scratch").resolve()
-        scratch.mkdir()
-        session = _Session(project, scratch, Path(folder).resolve())
+def _cores() -> int:
+    # A container may use fewer than the machine has.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    return allowed or os.cpu_count() or 1
+
+
+class _Kernels:
+    """Where the kernels of a build come from: forked if possible, else started one by one."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._fork = is_fork_safe()
+
+    def warm(self) -> Warm | None:
+        """The process to ask; None where there is no fork (Windows)."""
+        return warm_process(preloaded=self._fork) if has_fork() else None
+
+    def fall_back(self, why: str) -> None:
+        """Start ordinary kernels from now on, and say so once."""
+        if self._fork:
+            self._progress.note(f"kernels are started one by one, which is slower: {why}")
+        self._fork = False
+
+
+async def _run(
+    lesson: Lesson, project: Project, progress: Progress, kernels: _Kernels
+) -> Run | tuple[Problem, ...]:
+    try:
+        try:
+            return await _in_a_kernel(lesson, project, progress, kernels)
+        except ColdError as error:
+            kernels.fall_back(str(error))
+            return await _in_a_kernel(lesson, project, progress, kernels)
+    except OSError as error:
+        # The disk of the temporary folder is full, for instance.
+        return (not_started(lesson, str(error)),)
+
+
+async def _in_a_kernel(
+    lesson: Lesson, project: Project, progress: Progress, kernels: _Kernels
+) -> Run | tuple[Problem, ...]:
+    warm = kernels.warm()
+    # Short names: there is a limit of about 100 characters for the path of a socket.
+    parent, prefix = (warm.folder, "k") if warm else (None, "blackbelt-")
+    temporary = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
+    with temporary as name:
+        session = Session(project, warm, Path(name).resolve())
         try:
             await session.start()
-            result = await _run_steps(lesson, steps, session, progress)
-        except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
-            result = (Problem(lesson.path, 1, f"the kernel died: {error}", _again(lesson)),)
+            return await _run_steps(lesson, plan(lesson), session, progress)
+        except RuntimeError as error:
+            return (not_started(lesson, f"{error} {session.last_words()}".strip()),)
         finally:
             await session.stop()
-    progress.finished(lesson.name, perf_counter() - began, failed=not isinstance(result, Run))
-    return result
 
 
 async def _run_steps(
-    lesson: Lesson, steps: tuple[Step, ...], session: "_Session", progress: Progress
+    lesson: Lesson, steps: tuple[Step, ...], session: Session, progress: Progress
 ) -> Run | tuple[Problem, ...]:
+    project = session.project
     runs: list[StepRun] = []
     values: dict[str, Value] = {}
+    # Where threads (by the number of their note) and processes (by pid) were started.
+    threads: dict[int, tuple[Step, int]] = {}
+    processes: dict[int, tuple[Step, int]] = {}
     for index, step in enumerate(steps):
         progress.step(lesson.name, index + 1, step.cell.line)
         try:
-            run, found = await session.execute(step.cell.source)
-        except CellTimeoutError:
-            limit = session.project.cell_seconds
-            what = f"the cell ran longer than {limit} s (cell_seconds in pyproject.toml)"
-            return (Problem(lesson.path, step.cell.line, what, _again(lesson)),)
-        except DeadKernelError:
-            what = "the kernel died in this cell (out of memory, os._exit, or a crash)"
-            return (Problem(lesson.path, step.cell.line, what, _again(lesson)),)
-        if problems := judge(lesson, step, run, session.project.output_characters):
+            done = await session.execute(step.cell.source)
+        except StoppedError as error:
+            return (stopped(lesson, step, error, project, lesson_is_over=session.is_over),)
+        problems = judge(lesson, step, done.run, project.output_characters)
+        problems += judge_notes(lesson, step, done.notes, session.scrub)
+        if problems:
             return problems
-        runs.append(run)
-        values.update(found)
-    return Run(tuple(runs), values, await session.provenance())
+        runs.append(done.run)
+        values.update(done.values)
+        threads |= {n.id: (step, n.line) for n in done.notes if n.kind == "thread"}
+        if spawned := [note.line for note in done.notes if note.kind == "process"]:
+            for pid in session.children() - processes.keys():
+                processes[pid] = (step, spawned[-1])
+    try:
+        end = await session.finish()
+    except StoppedError as error:
+        return (stopped(lesson, steps[-1], error, project, lesson_is_over=session.is_over),)
+    if problems := judge_end(lesson, steps, end, threads, processes):
+        return problems
+    return Run(tuple(runs), values, _provenance(end, project), session.start_memory)
 
 
-def _again(lesson: Lesson) -> str:
-    return f"uv run blackbelt run {lesson.number}"
-
-
-class _Session:
-    """A kernel, its working directory, and the cells executed in it."""
-
-    def __init__(self, project: Project, scratch: Path, private: Path) -> None:
-        self.project = project
-        self._scratch = scratch
-        self._private = private
-        self._cells = 0
-        self._notebook = nbformat.v4.new_notebook()
-        self._manager = AsyncKernelManager(kernel_name="python3", transport="ipc")
-        self._manager.connection_file = str(private / "kernel.json")
-        self._client = NotebookClient(
-            self._notebook,
-            km=self._manager,
-            timeout=project.cell_seconds,
-            allow_errors=True,
-            resources={"metadata": {"path": str(scratch)}},
-        )
-
-    async def start(self) -> None:
-        environment = os.environ | {
-            "BLACKBELT_LANGUAGES": ",".join(LANGUAGES),
-            # Kernels run side by side on all cores; more threads would get in each other's way.
-            "OMP_NUM_THREADS": "1",
-            "PYTHONHASHSEED": "0",
-            # A plain notebook has colours in tracebacks only; so have we.
-            "NO_COLOR": "1",
-            # torch's profiler writes to stderr without it where there is no GPU.
-            "KINETO_LOG_LEVEL": "99",
-        }
-        await self._client.async_start_new_kernel(env=environment, cwd=str(self._scratch))
-        await self._client.async_start_new_kernel_client()
-        await self.execute(_INSTALL)
-
-    async def stop(self) -> None:
-        """End the kernel and every process that it left in its group."""
-        provisioner: Any = self._manager.provisioner
-        pid: int | None = getattr(provisioner, "pid", None)
-        if self._client.kc is not None:
-            self._client.kc.stop_channels()
-        with contextlib.suppress(Exception):
-            await self._manager.shutdown_kernel(now=True)
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-
-    async def execute(self, source: str) -> tuple[StepRun, dict[str, Value]]:
-        """Execute a cell and translate what it put out."""
-        cell = nbformat.v4.new_code_cell(source)
-        self._notebook.cells.append(cell)
-        began = perf_counter()
-        await self._client.async_execute_cell(cell, self._cells)
-        seconds = perf_counter() - began
-        self._cells += 1
-        report: dict[str, Any] = {"values": {}, "line": 0}
-        for raw in cell.outputs:
-            report.update(raw.get("data", {}).get(REPORT, {}))
-        outputs = [self._output(raw, report["line"]) for raw in cell.outputs]
-        return StepRun(tuple(o for o in _joined(outputs) if o), seconds), report["values"]
-
-    def _output(self, raw: Any, line: int) -> Output | None:
-        if raw.output_type == "stream":
-            return Output("text" if raw.name == "stdout" else "stderr", self._scrub(raw.text))
-        if raw.output_type == "error":
-            return Output("error", self._scrub(f"{raw.ename}: {raw.evalue}"), line=line)
-        if REPORT in raw.data:
-            return None
-        ours = raw.metadata.get("blackbelt", {})
-        text = raw.data.get("text/plain", "")
-        if "warning" in ours:
-            return Output("warning", self._scrub(text))
-        if "image/svg+xml" in raw.data or "image/png" in raw.data:
-            svg, png = raw.data.get("image/svg+xml", ""), raw.data.get("image/png", "")
-            return Output("figure", ours.get("alt", ""), ours.get("lang"), svg, png.strip())
-        return Output("result", self._scrub(text))
-
-    def _scrub(self, text: str) -> str:
-        return scrub(text, self._scratch, self.project.root)
-
-    async def provenance(self) -> Provenance:
-        cell = nbformat.v4.new_code_cell(_DEVICE)
-        self._notebook.cells.append(cell)
-        await self._client.async_execute_cell(cell, self._cells)
-        self._cells += 1
-        report: dict[str, str] = {}
-        for raw in cell.outputs:
-            report.update(raw.get("data", {}).get(REPORT, {}))
-        report.pop("line", None)
-        report.pop("values", None)
-        return Provenance(**report, date=_today(), commit=_commit(self.project.root))
-
-
-def _joined(outputs: list[Output | None]) -> list[Output]:
-    """Printed text that arrived in pieces becomes one output."""
-    joined: list[Output] = []
-    for output in outputs:
-        if output is None:
-            continue
-        if joined and output.kind in ("text", "stderr") and joined[-1].kind == output.kind:
-            joined[-1] = Output(output.kind, joined[-1].text + output.text)
-        else:
-            joined.append(output)
-    return joined
+def _provenance(end: Ending, project: Project) -> Provenance:
+    return Provenance(**end.provenance, date=_today(), commit=commit(project.root))
 
 
 def _today() -> str:
@@ -213,7 +174,7 @@ def _today() -> str:
     return moment.date().isoformat()
 
 
-def _commit(root: Path) -> str:
+def commit(root: Path) -> str:
     """Short hash of the commit, or nothing outside a git repository."""
     command = ["git", "rev-parse", "--short=10", "HEAD"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

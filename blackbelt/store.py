@@ -1,129 +1,181 @@
-"""Keeps results of runs under a hash of everything that they depend on; prose is not part of it."""
+"""Keeps results of runs under a hash of everything that they depend on.
 
-import contextlib
-import ctypes
-import hashlib
-import importlib.metadata
+An entry is one JSON file that says what it is: format, key, checksum, run. What cannot be
+trusted is reported in one line and run again; what cannot be written costs a warning.
+"""
+
 import json
-import os
-import platform
-import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from blackbelt.config import Project
 from blackbelt.course import Course
-from blackbelt.inline import needed_snippets
+from blackbelt.files import remove_leftovers, write_whole
+from blackbelt.keys import FORMAT, device_class, run_key
 from blackbelt.lesson import Lesson
 from blackbelt.plan import plan
 from blackbelt.problems import Problem
 from blackbelt.progress import Progress
-from blackbelt.quotes import check_quotes
-from blackbelt.results import Output, Provenance, Run, StepRun
+from blackbelt.recordings import recorded_run
+from blackbelt.results import Run
+from blackbelt.serialize import checksum, run_from_data, run_to_data
 
-# Raised whenever what a run records, or how a kernel is set up, changes.
-FORMAT = 1
+Outcome = Run | tuple[Problem, ...]
+Finished = Callable[[Lesson, Outcome], None]
+
+
+class Runner(Protocol):
+    """What executes lessons: kernels of this machine, or a cluster."""
+
+    def __call__(
+        self,
+        lessons: Sequence[Lesson],
+        project: Project,
+        progress: Progress,
+        finished: Finished | None = None,
+    ) -> dict[str, Outcome]: ...
 
 
 def obtain(
-    course: Course, lessons: Sequence[Lesson], progress: Progress, *, fresh: bool = False
+    course: Course,
+    lessons: Sequence[Lesson],
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    runner: Runner | None = None,
 ) -> tuple[dict[str, Run], tuple[Problem, ...]]:
-    """Results of these lessons, from the cache where nothing changed.
+    """Results of these lessons: recordings and the cache where nothing changed, else a run.
 
     Args:
         course: for the snippets that lessons import.
         lessons: what is wanted.
         progress: is told what runs.
-        fresh: run even what the cache holds.
+        fresh: run even what is known.
+        runner: executes lessons; the kernels of this machine if it is not given.
 
     Returns:
         Results by path of the lesson, and the problems of those that failed.
     """
-    keys = {lesson.path: run_key(lesson, course.snippets) for lesson in lessons}
-    runs: dict[str, Run] = {}
-    if not fresh:
-        for lesson in lessons:
-            if found := _load(course.project, lesson, keys[lesson.path], progress):
-                runs[lesson.path] = found
-    progress.cached(len(runs))
+    runs = {} if fresh else known(course, lessons, progress)
     missing = [lesson for lesson in lessons if lesson.path not in runs]
     problems: list[Problem] = []
     if missing:
-        # nbclient takes half a second to import; builds in which nothing changed do not need it.
-        from blackbelt.run import run_lessons
-
+        store = Store(course, progress)
         with progress.live():
-            results = run_lessons(missing, course.project, progress)
+            results = (runner or _local())(missing, course.project, progress, store.keep)
         for path, result in results.items():
             if isinstance(result, Run):
-                _save(course.project, keys[path], result)
                 runs[path] = result
             else:
                 problems += result
     for lesson in lessons:
-        if lesson.path in runs and (unquoted := tuple(check_quotes(lesson, runs[lesson.path]))):
+        if lesson.path in runs and (unquoted := _unquoted(lesson, runs[lesson.path])):
             problems += unquoted
             del runs[lesson.path]
     return runs, tuple(problems)
 
 
-def run_key(lesson: Lesson, snippets: dict[str, str]) -> str:
-    """Hash of what a run depends on: code, declared outcomes, snippets, torch, kind of device."""
-    cells = [(step.cell.source, asdict(step.cell.options), step.phase) for step in plan(lesson)]
-    helpers = {name: snippets[name] for name in needed_snippets(lesson, snippets)}
-    parts = [FORMAT, cells, helpers, importlib.metadata.version("torch"), device_class()]
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def known(course: Course, lessons: Sequence[Lesson], progress: Progress) -> dict[str, Run]:
+    """Results that need no run, by path of the lesson."""
+    runs: dict[str, Run] = {}
+    recorded = 0
+    for lesson in lessons:
+        # A machine with CUDA shows its own results.
+        run = None if device_class() == "cuda" else recorded_run(course, lesson)
+        recorded += run is not None
+        if run := run or _load(course, lesson, progress):
+            runs[lesson.path] = run
+    progress.cached(len(runs) - recorded)
+    progress.recorded(recorded)
+    return runs
 
 
-@cache
-def device_class() -> str:
-    """`cuda`, `mps` or `cpu`, without the two seconds that importing torch would take."""
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        return "mps"
-    with contextlib.suppress(OSError):
-        driver = ctypes.CDLL("libcuda.so.1")
-        count = ctypes.c_int()
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return "cuda" if count.value else "cpu"
-    return "cpu"
+class Store:
+    """Writes the entries of a course, each as soon as its run is finished."""
+
+    def __init__(self, course: Course, progress: Progress) -> None:
+        self._course = course
+        self._progress = progress
+        self._warned = False
+        remove_leftovers(_folder(course.project))
+
+    def keep(self, lesson: Lesson, outcome: Outcome) -> None:
+        """Keep a run; failures are not kept, so that the next build tries again."""
+        if not isinstance(outcome, Run):
+            return
+        key = run_key(lesson, self._course.snippets)
+        run = run_to_data(outcome)
+        entry = {"format": FORMAT, "key": key, "sha256": checksum(run), "run": run}
+        try:
+            write_whole(_file(self._course.project, key), json.dumps(entry).encode(), durable=True)
+        except OSError as error:
+            if not self._warned:
+                self._progress.note(f"cache  results cannot be kept, the build goes on: {error}")
+            self._warned = True
+
+
+class _UnusableError(ValueError):
+    """An entry that is not what its name says; the message says why."""
+
+
+def _local() -> Runner:
+    # nbclient takes half a second to import; builds in which nothing changed do not need it.
+    from blackbelt.run import run_lessons
+
+    return run_lessons
+
+
+def _unquoted(lesson: Lesson, run: Run) -> tuple[Problem, ...]:
+    try:
+        from blackbelt.quotes import check_quotes
+    except ModuleNotFoundError:
+        # A machine that only runs lessons has no Markdown parser; the build checks this again.
+        return ()
+    return tuple(check_quotes(lesson, run))
+
+
+def _folder(project: Project) -> Path:
+    return project.cache / "runs"
 
 
 def _file(project: Project, key: str) -> Path:
-    return project.cache / "runs" / f"{key}.json"
+    return _folder(project) / f"{key}.json"
 
 
-def _load(project: Project, lesson: Lesson, key: str, progress: Progress) -> Run | None:
-    file = _file(project, key)
-    if not file.is_file():
-        return None
+def _load(course: Course, lesson: Lesson, progress: Progress) -> Run | None:
+    file = _file(course.project, run_key(lesson, course.snippets))
     try:
-        run = _decode(json.loads(file.read_text(encoding="utf-8")))
-        if len(run.steps) == len(plan(lesson)):
-            return run
-    except (ValueError, KeyError, TypeError, OSError):
-        pass
-    progress.console.print(f"cache  {lesson.name}: {file.name} is damaged, running again")
-    return None
+        changed = file.stat().st_mtime_ns
+        run = _read(file, changed)
+        if len(run.steps) != len(plan(lesson)):
+            raise _UnusableError("it has results of other cells")
+    except FileNotFoundError:
+        return None
+    except (OSError, _UnusableError) as error:
+        name = file.relative_to(course.project.root).as_posix()
+        progress.note(f"cache  {lesson.name}: {name} is not used, running again: {error}")
+        return None
+    return run
 
 
-def _decode(data: dict[str, Any]) -> Run:
-    steps = tuple(
-        StepRun(tuple(Output(**output) for output in step["outputs"]), step["seconds"])
-        for step in data["steps"]
-    )
-    return Run(steps, data["values"], Provenance(**data["provenance"]))
-
-
-def _save(project: Project, key: str, run: Run) -> None:
-    """Write at once or not at all: a build that is killed leaves no half of a file."""
-    file = _file(project, key)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{key}-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(asdict(run), stream, ensure_ascii=False)
-    Path(name).replace(file)
+@lru_cache(maxsize=256)
+def _read(file: Path, _changed: int) -> Run:
+    """Read and verify an entry; a server reads what did not change only once."""
+    try:
+        entry = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        raise _UnusableError("it is truncated or damaged (not JSON)") from None
+    if not isinstance(entry, dict) or entry.keys() != {"format", "key", "sha256", "run"}:
+        raise _UnusableError("it is not an entry of this cache")
+    if entry["format"] != FORMAT:
+        raise _UnusableError(f"it has format {entry['format']}, not {FORMAT}")
+    if entry["key"] != file.stem:
+        raise _UnusableError(f"it is the entry of another run, {entry['key']}")
+    if entry["sha256"] != checksum(entry["run"]):
+        raise _UnusableError("it is damaged (its checksum differs)")
+    try:
+        return run_from_data(entry["run"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _UnusableError(f"it lacks what a run has: {error!r}") from None

@@ -23,6 +23,7 @@ class Strings:
     about: str
     lesson: str
     broken: str
+    running: str
 
     # Header of a lesson
     lesson_of: str
@@ -38,6 +39,8 @@ class Strings:
     # Provenance of a run
     run_summary: str
     run_commit: str
+    run_recorded: str
+    run_recorded_how: str
 
     # Home page and roadmap
     roadmap: str
@@ -106,6 +109,7 @@ POLISH = Strings(
     about="O kursie",
     lesson="Lekcja",
     broken="Tej lekcji nie da się teraz pokazać. Popraw i zapisz plik, a strona się odświeży.",
+    running="Kod tej lekcji jest właśnie wykonywany. Strona pojawi się sama, gdy będą wyniki.",
     lesson_of="Lekcja {position} z {total}",
     reading_time="{minutes}" + NBSP + "min",
     exercises_forms=("ćwiczenie", "ćwiczenia", "ćwiczeń"),
@@ -121,6 +125,9 @@ POLISH = Strings(
     + NBSP
     + "{python}",
     run_commit="commit",
+    run_recorded="Nagranie.",
+    run_recorded_how="Ta strona powstała na komputerze bez GPU i pokazuje wyniki zapisane wcześniej"
+    " na komputerze z GPU: sterownik" + NBSP + "{driver}, CUDA" + NBSP + "{cuda}.",
     roadmap="Plan kursu",
     module="Moduł {number}",
     start_course="Zacznij od pierwszej lekcji",
@@ -173,6 +180,7 @@ ENGLISH = Strings(
     about="About",
     lesson="Lesson",
     broken="This lesson cannot be shown right now. Mend and save the file, and the page reloads.",
+    running="The code of this lesson is running. The page appears by itself with the results.",
     lesson_of="Lesson {position} of {total}",
     reading_time="{minutes}" + NBSP + "min",
     exercises_forms=("exercise", "exercises", "exercises"),
@@ -188,6 +196,9 @@ ENGLISH = Strings(
     + NBSP
     + "{python}",
     run_commit="commit",
+    run_recorded="A recording.",
+    run_recorded_how="This page was built on a machine without a GPU and shows results that were"
+    " saved earlier on a machine with one: driver" + NBSP + "{driver}, CUDA" + NBSP + "{cuda}.",
     roadmap="Roadmap",
     module="Module {number}",
     start_course="Start with the first lesson",

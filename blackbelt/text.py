@@ -1,12 +1,14 @@
 """Markdown of one line as plain text, for titles and descriptions outside of the page's body."""
 
 import re
+from functools import lru_cache
 
 from blackbelt.prose_facts import parser
 
 _SPACES = re.compile(r"[ \n]+")
 
 
+@lru_cache(maxsize=2048)  # the roadmap, with every title, belongs to the context of each page
 def plain(markdown: str) -> str:
     """The words of a line of Markdown, without its marks."""
     words = []

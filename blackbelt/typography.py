@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from blackbelt.prose_facts import VALUE, parser
 from blackbelt.results import Value
@@ -32,8 +33,13 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|$])")
 
 
-def pieces(text: str) -> Iterator[tuple[bool, str]]:
+@lru_cache(maxsize=4096)  # after a save, all cells but one are as they were
+def pieces(text: str) -> tuple[tuple[bool, str], ...]:
     """Split prose into (is verbatim, text). Blocks of code and formulas are pieces of their own."""
+    return tuple(_pieces(text))
+
+
+def _pieces(text: str) -> Iterator[tuple[bool, str]]:
     lines = text.split("\n")
     blocks = [t.map for t in parser().parse(text) if t.type in _BLOCKS and t.map]
     start = 0
@@ -59,6 +65,7 @@ def _inline_pieces(text: str) -> Iterator[tuple[bool, str]]:
         yield False, text[position:]
 
 
+@lru_cache(maxsize=4096)  # after a save, all cells but one are as they were
 def set_type(text: str, language: str) -> str:
     """Put in the no-break spaces that the language wants, outside of code and formulas."""
     if language == "pl":

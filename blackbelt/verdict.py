@@ -1,7 +1,11 @@
 """Judges what a cell did: the declared exception or warning came, nothing else did, checks work."""
 
-from collections.abc import Iterator
+import re
+import signal
+from collections.abc import Callable, Iterator
 
+from blackbelt.config import Project
+from blackbelt.executed import Ending, Note, StoppedError
 from blackbelt.languages import keep
 from blackbelt.lesson import Lesson
 from blackbelt.plan import Step
@@ -9,8 +13,11 @@ from blackbelt.problems import Problem
 from blackbelt.results import Output, StepRun
 
 _SHOWN_LINES = 12
+_SHOWN_CHARACTERS = 2000
 # How repr writes the characters that keep two languages apart.
 _ESCAPED_MARK = r"\ue0f0"
+_MISSING = re.compile(r"^ModuleNotFoundError: No module named '([^.']+)")
+_DISK_FULL = re.compile(r"^OSError: \[Errno 28\]|No space left on device")
 
 
 def judge(lesson: Lesson, step: Step, run: StepRun, longest: int) -> tuple[Problem, ...]:
@@ -23,9 +30,9 @@ def judge(lesson: Lesson, step: Step, run: StepRun, longest: int) -> tuple[Probl
         longest: how many characters one text may hold.
     """
     rules = _exercise if step.phase in ("check fails", "check passes") else _cell
-    command = f"uv run blackbelt run {lesson.number}"
+    command = _again(lesson)
     raised = _error(run)
-    at_error = step.cell.first + raised.line - 1 if raised and raised.line else step.cell.line
+    at_error = _line(step, raised.line if raised else 0)
     problems = [Problem(lesson.path, at_error, what, command) for what in rules(step, run)]
     problems += [
         Problem(lesson.path, step.cell.line, what, command) for what in _outputs(step, run, longest)
@@ -104,6 +111,124 @@ def _short(output: Output) -> str:
 
 
 def _unexpected(error: Output, run: StepRun) -> str:
-    printed = "".join(output.text for output in run.outputs if output.kind in ("text", "stderr"))
-    lines = [f"    | {line}" for line in keep(printed, "en").splitlines()[-_SHOWN_LINES:]]
-    return "\n".join([f"the cell raised {_short(error)}", *lines])
+    what = f"the cell raised {_short(error)}{_advice(error)}"
+    return "\n".join([what, *_last_lines(run.outputs)])
+
+
+def _advice(error: Output) -> str:
+    if missing := _MISSING.match(error.text):
+        name = missing[1]
+        return (
+            f"; `{name}` is not installed: add it to `dependencies` and to `imports` of "
+            "[tool.blackbelt] in pyproject.toml, then `uv sync`"
+        )
+    if _DISK_FULL.search(error.text):
+        return "; free some space on the disk of the temporary folder (TMPDIR)"
+    return ""
+
+
+def _last_lines(outputs: tuple[Output, ...]) -> list[str]:
+    printed = "".join(output.text for output in outputs if output.kind in ("text", "stderr"))
+    # One line may be a flood.
+    lines = keep(printed[-_SHOWN_CHARACTERS:], "en").splitlines()[-_SHOWN_LINES:]
+    return [f"    | {line}" for line in lines]
+
+
+def not_started(lesson: Lesson, why: str) -> Problem:
+    """The lesson has no kernel to run in."""
+    return Problem(lesson.path, 1, f"the kernel did not start: {why}", _again(lesson))
+
+
+def stopped(
+    lesson: Lesson, step: Step, error: StoppedError, project: Project, *, lesson_is_over: bool
+) -> Problem:
+    """A cell that took too long, printed too much, or ended the kernel."""
+    match error.reason:
+        case "time" if lesson_is_over:
+            limit = project.lesson_seconds
+            what = f"the lesson ran longer than {limit} s (lesson_seconds in pyproject.toml)"
+        case "time":
+            limit = project.cell_seconds
+            what = f"the cell ran longer than {limit} s (cell_seconds in pyproject.toml)"
+        case "flood":
+            limit = project.output_characters
+            what = (
+                f"the cell floods its output and was stopped; at most {limit:,} characters are "
+                "shown (output_characters in pyproject.toml)"
+            )
+        case _:
+            what = f"the kernel died in this cell: {_cause(error.status)}"
+    text = "\n".join([what, *_last_lines(error.outputs)])
+    return Problem(lesson.path, _line(step, error.line), text, _again(lesson))
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"it ended with exit code {status} (os._exit, or a library that ends the process)"
+    if -status == 9:
+        return "it was killed by signal 9 (SIGKILL), most likely because memory ran out"
+    if -status == 11:
+        return "segmentation fault (signal 11)"
+    try:
+        return f"it was ended by signal {-status} ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"it was ended by signal {-status}"
+
+
+def judge_notes(
+    lesson: Lesson, step: Step, notes: tuple[Note, ...], scrub: Callable[[str], str]
+) -> tuple[Problem, ...]:
+    """What a cell did to files outside of the lesson's folder."""
+    written = {(note.path, note.line) for note in notes if note.kind == "write"}
+    return tuple(
+        Problem(
+            lesson.path,
+            _line(step, line),
+            f"the cell writes outside of the lesson's folder: {scrub(path)}; write to the working "
+            "directory or with `tempfile`",
+            _again(lesson),
+        )
+        for path, line in sorted(written)
+    )
+
+
+def judge_end(
+    lesson: Lesson,
+    steps: tuple[Step, ...],
+    end: Ending,
+    threads: dict[int, tuple[Step, int]],
+    processes: dict[int, tuple[Step, int]],
+) -> tuple[Problem, ...]:
+    """What a lesson leaves running after its last cell.
+
+    Args:
+        lesson: the lesson.
+        steps: what was executed.
+        end: what was found.
+        threads: step and line that started each thread.
+        processes: step and line that started each process.
+    """
+    if not steps:
+        # A lesson without code starts nothing.
+        return ()
+    problems = []
+    nowhere = (steps[-1], 0)
+    for pid, command in end.processes.items():
+        what = f"the lesson leaves a child process behind: {command[:300]}"
+        problems.append((processes.get(pid, nowhere), f"{what}; wait for it, or end it"))
+    for number, name in end.threads.items():
+        what = f"the lesson leaves a thread behind: {name}"
+        problems.append((threads.get(number, nowhere), f"{what}; join it, or make it a daemon"))
+    return tuple(
+        Problem(lesson.path, _line(step, line), what, _again(lesson))
+        for (step, line), what in problems
+    )
+
+
+def _line(step: Step, line: int) -> int:
+    """Line of the file; the cell's header where the line of the cell is not known."""
+    return step.cell.first + line - 1 if line else step.cell.line
+
+
+def _again(lesson: Lesson) -> str:
+    return f"uv run blackbelt run {lesson.number}"

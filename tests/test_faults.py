@@ -1257,10 +1257,10 @@ RUNNING = cases(
 print("before")
 
 # %%
-► the cell ran longer than 10 s (cell_seconds in pyproject.toml)
 import threading
 
 threading.Event().wait()
+► the cell ran longer than 10 s (cell_seconds in pyproject.toml)
 
 === starter_passes
 @title
@@ -1460,7 +1460,7 @@ print("x" * 2000)
 x = 1
 
 # %%
-► the kernel died in this cell (out of memory, os._exit, or a crash)
+► the kernel died in this cell: it ended with exit code 3 (os._exit, or a library
 import os
 
 os._exit(3)
@@ -1527,7 +1527,7 @@ def test_run_keeps_the_sound_lessons(ran: tuple[TinyCourse, Done]) -> None:
     course, done = ran
     assert re.search(r"^done  90_good  \d", done.err, re.M)
     files = (course.root / ".cache" / "runs").iterdir()
-    kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    kept = [json.loads(file.read_text(encoding="utf-8"))["run"] for file in files]
     printed = [[o["text"] for step in run["steps"] for o in step["outputs"]] for run in kept]
     assert sorted(printed) == [[], ["sound\n"]]
 

@@ -42,6 +42,7 @@ Repository = "https://github.com/someone/tiny"
 [tool.blackbelt]
 imports = ["torch", "numpy", "matplotlib", "IPython"]
 cell_seconds = {cell_seconds}
+lesson_seconds = {lesson_seconds}
 output_characters = 2000
 """
 
@@ -79,12 +80,12 @@ class Done:
 class TinyCourse:
     """Two modules, the snippets of the repository, and the lessons that a test writes."""
 
-    def __init__(self, root: Path, *, cell_seconds: int = 30) -> None:
+    def __init__(self, root: Path, *, cell_seconds: int = 30, lesson_seconds: int = 300) -> None:
         self.root = root
         self._planned: list[tuple[str, str]] = []
         compiled = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / "snippets", root / "snippets", ignore=compiled)
-        text = _PYPROJECT.format(cell_seconds=cell_seconds)
+        text = _PYPROJECT.format(cell_seconds=cell_seconds, lesson_seconds=lesson_seconds)
         (root / "pyproject.toml").write_text(text, encoding="utf-8")
         for module in MODULES:
             (root / "lessons" / module).mkdir(parents=True)

@@ -1,6 +1,9 @@
-"""The navigation of the site, in one language, with explicit titles."""
+"""The navigation of the site, in one language, with explicit titles.
 
-from pathlib import PurePosixPath
+Titles are explicit because a server that builds only the pages that changed does not read the
+titles of the others.
+"""
+
 from typing import Any
 
 from blackbelt.config import Project
@@ -17,18 +20,13 @@ def build(prepared: Prepared, project: Project, language: str) -> list[dict[str,
     strings = for_language(language)
     course: list[dict[str, Any]] = []
     for module in prepared.course.modules:
-        items: list[Any] = []
+        items: list[dict[str, str]] = []
         if (project.lessons / module.folder / f"index.{language}.md").is_file():
-            items.append(f"lessons/{module.folder}/index.md")
-        for rendered in prepared.lessons:
-            lesson = rendered.lesson
+            items.append({module.titles[language]: f"lessons/{module.folder}/index.md"})
+        for lesson in prepared.listed:
             if lesson.module == module.folder:
                 title = f"{lesson.number}. {plain(lesson.title(language))}"
                 items.append({title: f"lessons/{module.folder}/{lesson.name}.ipynb"})
-        for path in prepared.broken:
-            name = PurePosixPath(path)
-            if name.parent.name == module.folder:
-                items.append({name.stem: str(name.with_suffix(".ipynb"))})
         if items:
             course.append({f"{module.number}. {module.titles[language]}": items})
     return [

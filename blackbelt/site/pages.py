@@ -11,8 +11,7 @@ from blackbelt.config import Project
 from blackbelt.course import Module
 from blackbelt.glossary import Term
 from blackbelt.lesson import Lesson
-from blackbelt.prepare import Prepared, Rendered
-from blackbelt.problems import Problem
+from blackbelt.prepare import Prepared, Rendered, StandIn
 from blackbelt.render import fenced, reading_minutes
 from blackbelt.strings import for_language
 from blackbelt.text import plain
@@ -33,8 +32,19 @@ def body(prepared: Prepared, uri: str, language: str) -> str:
     if rendered := find(prepared, uri):
         return rendered.pages[language].markdown
     name = PurePosixPath(uri)
-    path = f"lessons/{name.parent.name}/{name.name.split('.')[0]}.py"
-    return broken(path, prepared.problems, language)
+    place = (name.parent.name, name.name.split(".")[0])
+    return next(
+        stand_in(one, language) for one in prepared.stand_ins if (one.module, one.name) == place
+    )
+
+
+def stand_in(lesson: StandIn, language: str) -> str:
+    """Body of the page that stands for a lesson without results while the site is served."""
+    strings = for_language(language)
+    parts = [f"# {lesson.title(language)}", strings.broken if lesson.problems else strings.running]
+    if lesson.problems:
+        parts.append(fenced("\n".join(str(problem) for problem in lesson.problems), "text"))
+    return "\n\n".join(parts) + "\n"
 
 
 def description(rendered: Rendered, language: str) -> str:
@@ -70,6 +80,9 @@ def header(
             "torch": where.torch,
             "python": where.python,
             "date": where.date,
+            "recorded": where.recorded,
+            "cuda": where.cuda,
+            "driver": where.driver,
             "commit": where.commit,
             "commit_url": f"{project.repository}/commit/{where.commit}" if where.commit else "",
         },
@@ -104,7 +117,7 @@ def roadmap(prepared: Prepared, language: str) -> list[dict[str, Any]]:
 
 
 def _lessons(module: Module, prepared: Prepared, language: str) -> list[dict[str, Any]]:
-    written = {rendered.lesson.name: rendered.lesson for rendered in prepared.lessons}
+    written = {lesson.name: lesson for lesson in prepared.listed}
     items = []
     for planned in module.lessons:
         lesson = written.get(planned.name)
@@ -135,11 +148,13 @@ def expand(
 
 def _module_list(module: Module, prepared: Prepared, language: str) -> str:
     strings = for_language(language)
-    written = {rendered.lesson.name: rendered.lesson for rendered in prepared.lessons}
+    written = {lesson.name: lesson for lesson in prepared.listed}
     lines = []
     for planned in module.lessons:
         lesson = written.get(planned.name)
-        if lesson:
+        if isinstance(lesson, StandIn):
+            lines.append(f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb)")
+        elif lesson:
             minutes = strings.minutes.format(minutes=reading_minutes(lesson, language))
             lines.append(
                 f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb)"
@@ -153,7 +168,7 @@ def _module_list(module: Module, prepared: Prepared, language: str) -> str:
 
 def _glossary(terms: tuple[Term, ...], prepared: Prepared, language: str) -> str:
     other = "en" if language == "pl" else "pl"
-    paths = {rendered.lesson.number: rendered.lesson for rendered in prepared.lessons}
+    paths = {lesson.number: lesson for lesson in prepared.listed}
     lines = []
     for term in sorted(terms, key=lambda term: _alphabetic(term.names[language])):
         lesson = paths.get(term.lesson)
@@ -175,10 +190,3 @@ _POLISH_ORDER = {
 
 def _alphabetic(name: str) -> list[tuple[int, str]]:
     return [(_POLISH_ORDER.get(letter, -1), letter) for letter in name.lower()]
-
-
-def broken(path: str, problems: tuple[Problem, ...], language: str) -> str:
-    """Body of the page that stands for a lesson with problems while the site is served."""
-    strings = for_language(language)
-    found = "\n".join(str(problem) for problem in problems if problem.path == path)
-    return f"# {PurePosixPath(path).stem}\n\n{strings.broken}\n\n{fenced(found, 'text')}\n"

@@ -26,12 +26,13 @@ from mkdocs.utils.templates import TemplateContext
 from mkdocs_jupyter.plugin import Plugin as JupyterPlugin
 
 from blackbelt.config import Project, load_project
-from blackbelt.glossary import load_glossary
+from blackbelt.glossary import Term, load_glossary
 from blackbelt.prepare import Prepared, prepare
 from blackbelt.problems import CourseError
 from blackbelt.progress import Progress
 from blackbelt.publish import FOLDER, publish
 from blackbelt.site import head, nav, pages
+from blackbelt.site.html_cache import HtmlCache
 from blackbelt.strings import for_language
 
 # static-i18n makes new File objects of every file and keeps as pages only those whose ending is
@@ -52,7 +53,25 @@ class BlackbeltPlugin(JupyterPlugin):
         super().__init__()
         self._serving = False
         self._project: Project
+        self._glossary: tuple[Term, ...]
         self._prepared: Prepared
+        self._published: frozenset[str]
+        self._given: Prepared | None = None
+        self._html: HtmlCache | None = None
+        self._theme_files: list[str] | None = None
+
+    def serve(self, prepared: Prepared, glossary: tuple[Term, ...], *, everything: bool) -> None:
+        """Build this next, instead of preparing the course and waiting for its runs.
+
+        Args:
+            prepared: what there is to show.
+            glossary: the glossary as it is now.
+            everything: whether more than single pages has changed since the last time.
+        """
+        self._given, self._glossary = prepared, glossary
+        self._html = self._html or HtmlCache()
+        if everything:
+            self._theme_files = None
 
     def on_startup(self, *, command: str, dirty: bool) -> None:
         self._serving = command == "serve"
@@ -61,9 +80,14 @@ class BlackbeltPlugin(JupyterPlugin):
     def on_config(self, config: MkDocsConfig) -> MkDocsConfig:
         if not self._nested(config):
             self._project = load_project(Path(config.config_file_path).parent)
-            self._prepare()
-            publish(self._project, self._prepared)
+            if self._given:
+                self._prepared = self._given
+            else:
+                self._prepare()
+            self._published = publish(self._project, self._prepared)
         self._configure(config)
+        if self._given:
+            self._remember_theme_files(config)
         return config
 
     def _prepare(self) -> None:
@@ -103,9 +127,34 @@ class BlackbeltPlugin(JupyterPlugin):
         if os.environ.get("BLACKBELT_ONLY"):
             # Links to lessons that this preview leaves out would be reported one by one.
             config.validation.links.not_found = logging.DEBUG
+        if self._given:
+            # Stand-ins have no headings yet, and the engine checks links between lessons itself.
+            config.validation.links.anchors = logging.DEBUG
+
+    def _remember_theme_files(self, config: MkDocsConfig) -> None:
+        """List Material's 14 500 files once: MkDocs does for each language of each build."""
+        make = config.theme.get_env
+
+        def get_env() -> jinja2.Environment:
+            env = make()
+            list_templates = env.list_templates
+
+            def listed(*arguments: Any, **options: Any) -> list[str]:
+                if self._theme_files is None:
+                    self._theme_files = list_templates(*arguments, **options)
+                return self._theme_files
+
+            env.list_templates = listed  # type: ignore[method-assign]
+            return env
+
+        config.theme.get_env = get_env  # type: ignore[method-assign]
 
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
         """mkdocs-jupyter wraps notebooks here; with the line above they are pages already."""
+        for file in list(files):
+            # A build of other lessons may be at work on this checkout, too.
+            if file.src_uri.startswith(f"{FOLDER}/") and file.src_uri not in self._published:
+                files.remove(file)
         return files
 
     @event_priority(100)
@@ -141,6 +190,8 @@ class BlackbeltPlugin(JupyterPlugin):
         """mkdocs-jupyter replaces `page.render` here; only its download is wanted."""
         if self.should_include(page.file):
             self._set_nb_url(page)
+            if self._html:
+                self._html.attach(page, (self._language(config), self._glossary))
         return page
 
     def on_page_context(
@@ -181,11 +232,13 @@ class BlackbeltPlugin(JupyterPlugin):
         """Watch what people write, not what the build writes: else each build starts another."""
         docs = Path(config.docs_dir)
         server.unwatch(str(docs))
+        server.watch(str(docs), recursive=False)
         for path in docs.iterdir():
-            if path.name != FOLDER:
+            if path.is_dir() and path.name != FOLDER:
                 server.watch(str(path))
         for path in (self._project.lessons, self._project.snippets, _THEME):
             server.watch(str(path))
+        server.watch(str(self._project.root / "pyproject.toml"))
         return server
 
     @staticmethod
