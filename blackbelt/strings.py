@@ -78,6 +78,7 @@ class Strings:
     # Around the page
     dark_mode: str
     light_mode: str
+    system_mode: str
     not_found_title: str
     not_found_text: str
     back_home: str
@@ -155,6 +156,7 @@ POLISH = Strings(
     },
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
+    system_mode="Tryb systemowy",
     not_found_title="Nie ma takiej strony",
     not_found_text="Adres mógł się zmienić albo wkradła się do niego literówka.",
     back_home="Wróć na stronę główną",
@@ -222,6 +224,7 @@ ENGLISH = Strings(
     },
     dark_mode="Dark mode",
     light_mode="Light mode",
+    system_mode="System mode",
     not_found_title="There is no such page",
     not_found_text="The address may have changed, or it has a typo in it.",
     back_home="Back to the home page",

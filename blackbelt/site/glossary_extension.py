@@ -59,7 +59,9 @@ class _Explain(Treeprocessor):
             self._append(marks, text[position : match.start()])
             if not marks:
                 before = text[: match.start()]
-            mark = ElementTree.Element("abbr", {"title": term.definitions[self._language]})
+            # Focusable, so that the keyboard opens the explanation, too.
+            attributes = {"title": term.definitions[self._language], "tabindex": "0"}
+            mark = ElementTree.Element("abbr", attributes)
             mark.text = match[0]
             marks.append(mark)
             position = match.end()
