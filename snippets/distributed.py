@@ -45,6 +45,15 @@ if sys.platform == "linux":
 runpy.run_module("torch.distributed.run", run_name="__main__")
 """
 
+# The script, without the interpreter's shutdown, in which torch 2.15 sometimes aborts
+# when all work is done ("terminate called without an active exception").
+_RUN = """
+import os, runpy, sys
+runpy.run_path("script.py", run_name="__main__")
+sys.stdout.flush()
+os._exit(0)
+"""
+
 
 def _loopback() -> dict[str, str]:
     """Make gloo talk over loopback: a laptop's host name often leads elsewhere."""
@@ -191,14 +200,14 @@ def torchrun(source: str, processes: int = 2, timeout: float = 90.0) -> str:
         TimeoutError: it was still running.
     """
     with tempfile.TemporaryDirectory(prefix="torchrun-") as folder:
-        script = Path(folder) / "script.py"
-        script.write_text(textwrap.dedent(source))
+        Path(folder, "script.py").write_text(textwrap.dedent(source))
+        Path(folder, "run.py").write_text(_RUN)
         command = [sys.executable, "-c", _TORCHRUN, "--standalone"]
         command += ["--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
         # Each rank writes a file of its own: on one pipe their lines would mix.
         command += ["--redirects=1", f"--log-dir={folder}/log"]
         with subprocess.Popen(
-            [*command, str(script)],
+            [*command, "run.py"],
             cwd=folder,
             env=_loopback() | {"OMP_NUM_THREADS": "1"} | os.environ,
             stdout=subprocess.DEVNULL,

@@ -369,7 +369,7 @@ def main() -> None:
 
 
 dist.init_process_group("gloo")
-main()  # a function, so that the model is gone before the process group
+main()  # a function: the model is gone before the process group
 dist.destroy_process_group()
 """
 printed = torchrun(SCRIPT, processes=2)
