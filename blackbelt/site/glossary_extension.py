@@ -11,7 +11,21 @@ from markdown.treeprocessors import Treeprocessor
 from blackbelt.glossary import Term, pattern
 
 # Where an explanation would be wrong or in the way.
-_LEFT_ALONE = {"a", "abbr", "code", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "summary", "script"}
+_LEFT_ALONE = {
+    "a",
+    "abbr",
+    "code",
+    "dt",
+    "pre",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "summary",
+    "script",
+}
 
 
 class _Explain(Treeprocessor):
