@@ -43,9 +43,9 @@ def render_page(lesson: Lesson, run: Run, language: str, images: str) -> Page:
 
 
 def reading_minutes(lesson: Lesson, language: str) -> int:
-    """Minutes to read the page, without solving its exercises; at least one."""
+    """Minutes to read the page without folded code and exercises; at least one."""
     words = sum(len(re.findall(r"\w+", pair.of(language).source)) for pair in lesson.prose)
-    story = [block for block in lesson.blocks if isinstance(block, Cell)]
+    story = [b for b in lesson.blocks if isinstance(b, Cell) and not b.options.fold]
     lines = sum(1 for cell in story for line in cell.source.splitlines() if line.strip())
     return max(1, round(words / _WORDS_A_MINUTE + lines / _CODE_LINES_A_MINUTE))
 

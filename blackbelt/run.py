@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +42,14 @@ def run_lessons(
     Returns:
         For the path of each lesson its results, or the problems that ended it.
     """
-    return asyncio.run(_run_all(lessons, project, progress, finished))
+    work = _run_all(lessons, project, progress, finished)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    # The caller's thread has a loop of its own (Jupyter, Playwright); ours runs beside it.
+    with ThreadPoolExecutor(1) as beside:
+        return beside.submit(asyncio.run, work).result()
 
 
 async def _run_all(

@@ -81,6 +81,7 @@ class Strings:
     # Around the page
     dark_mode: str
     light_mode: str
+    system_mode: str
     not_found_title: str
     not_found_text: str
     back_home: str
@@ -105,7 +106,7 @@ POLISH = Strings(
     home="Start",
     course="Kurs",
     how_to_use="Jak korzystać",
-    glossary="Słowniczek",
+    glossary="Słownik",
     about="O kursie",
     lesson="Lekcja",
     broken="Tej lekcji nie da się teraz pokazać. Popraw i zapisz plik, a strona się odświeży.",
@@ -162,6 +163,7 @@ POLISH = Strings(
     },
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
+    system_mode="Tryb systemowy",
     not_found_title="Nie ma takiej strony",
     not_found_text="Adres mógł się zmienić albo wkradła się do niego literówka.",
     back_home="Wróć na stronę główną",
@@ -233,6 +235,7 @@ ENGLISH = Strings(
     },
     dark_mode="Dark mode",
     light_mode="Light mode",
+    system_mode="System mode",
     not_found_title="There is no such page",
     not_found_text="The address may have changed, or it has a typo in it.",
     back_home="Back to the home page",

@@ -5,6 +5,7 @@ takes a fraction of a second because nothing is imported again. On a cluster the
 function would be the body of a script, started by torchrun; `torchrun` does that here.
 """
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ import torch
 import torch._dynamo
 import torch.distributed as dist
 import torch.nn.parallel.distributed
+from torch._C._distributed_c10d import FileStore  # dist.FileStore, typed
 
 T = TypeVar("T")
 
@@ -44,6 +46,26 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGTERM)})
 runpy.run_module("torch.distributed.run", run_name="__main__")
 """
+
+# The script, without the interpreter's shutdown, in which torch 2.15 sometimes aborts
+# when all work is done ("terminate called without an active exception").
+_RUN = """
+import os, pathlib, runpy, sys
+pathlib.Path(f"{os.getpid()}.pid").touch()
+runpy.run_path("script.py", run_name="__main__")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+# A parent that has run backward() on a machine with a GPU owns threads of autograd.
+_AUTOGRAD_FORK = "Unable to handle autograd's threading in combination with fork"
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a process that leads a group, and whatever it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _loopback() -> dict[str, str]:
@@ -68,6 +90,7 @@ class _Job:
 
 
 def _work(job: _Job, fn: Callable[[int], object], rank: int) -> None:
+    os.setsid()  # leads a group, so that the parent can kill its children too
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Two ranks would mix their output letter by letter: it goes to a file instead.
@@ -81,7 +104,7 @@ def _work(job: _Job, fn: Callable[[int], object], rank: int) -> None:
     try:
         dist.init_process_group(
             "gloo",
-            init_method=f"file://{job.folder}/store",
+            store=FileStore(str(job.folder / "store"), job.world_size),
             rank=rank,
             world_size=job.world_size,
             # A backstop: the parent kills a hanging rank long before.
@@ -99,30 +122,33 @@ def _work(job: _Job, fn: Callable[[int], object], rank: int) -> None:
         os._exit(0)
 
 
-def _start(job: _Job, fn: Callable[[int], object]) -> list[BaseProcess]:
-    context = multiprocessing.get_context("fork")
-    ranks = range(job.world_size)
-    workers: list[BaseProcess] = [
-        context.Process(target=_work, args=(job, fn, rank), daemon=True)
-        for rank in ranks
-    ]
+def _start(worker: BaseProcess) -> None:
     with warnings.catch_warnings():
         # Python 3.12+ warns of a fork with threads; `_work` heeds it, with one thread.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded")
-        for worker in workers:
-            worker.start()
-    return workers
+        worker.start()
 
 
-def _raise_failure(job: _Job, ended: int) -> None:
-    # When a rank fails, its peers soon fail too: the first traceback is the cause.
+def _raise_failure(job: _Job, workers: Sequence[BaseProcess]) -> None:
+    # When a rank is killed or fails, its peers soon fail too: find the cause.
+    for rank, worker in enumerate(workers):
+        if worker.exitcode is not None and worker.exitcode < 0:
+            name = signal.Signals(-worker.exitcode).name
+            raise RuntimeError(f"rank {rank} was killed by {name}")
     ranks = [rank for rank in range(job.world_size) if job.failure(rank).exists()]
     ranks.sort(key=lambda rank: job.failure(rank).stat().st_mtime_ns)
     if ranks:
         text = job.failure(ranks[0]).read_text()
+        if _AUTOGRAD_FORK in text:
+            raise RuntimeError(
+                "backward() has run in this process, and its threads do not survive a "
+                "fork: restart the kernel and run that backward() inside launch(), "
+                "with world_size=1"
+            )
         raise RuntimeError(f"rank {ranks[0]} failed:\n{text}")
-    if not job.result(ended).exists():
-        raise RuntimeError(f"rank {ended} was killed")
+    for rank, worker in enumerate(workers):
+        if worker.exitcode is not None and not job.result(rank).exists():
+            raise RuntimeError(f"rank {rank} ended without a result")
 
 
 def _wait(job: _Job, workers: Sequence[BaseProcess]) -> None:
@@ -136,7 +162,8 @@ def _wait(job: _Job, workers: Sequence[BaseProcess]) -> None:
             raise TimeoutError(f"still running after {job.timeout:g} s: rank {late}")
         for sentinel in ended:
             if isinstance(sentinel, int):
-                _raise_failure(job, running.pop(sentinel))
+                workers[running.pop(sentinel)].join()
+        _raise_failure(job, workers)
 
 
 def launch(
@@ -145,7 +172,8 @@ def launch(
     """Run `fn(rank)` in `world_size` processes that form one gloo process group.
 
     The processes are forked, so `fn` may be defined in a notebook and read its
-    variables; what it changes or prints stays in the child. Each rank has one thread.
+    variables; what it changes or prints stays in the child. Each rank has one thread,
+    and cannot have children of multiprocessing: in it, use DataLoader(num_workers=0).
 
     Args:
         fn: called with the rank; returns numbers, tensors, or containers of them.
@@ -156,17 +184,26 @@ def launch(
         What each rank returned, in order of rank.
 
     Raises:
-        RuntimeError: a rank failed; the message holds its traceback.
+        RuntimeError: a rank failed (the message holds its traceback) or was killed.
         TimeoutError: a rank was still running, waiting for another one perhaps.
     """
     if "fork" not in multiprocessing.get_all_start_methods():
         raise NotImplementedError("launch() needs fork: use Linux, WSL, macOS or Colab")
     if torch.cuda.is_initialized():
         raise RuntimeError("CUDA does not survive a fork: launch() before using it")
-    with tempfile.TemporaryDirectory(prefix="ranks-") as name:
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory(
+        prefix="ranks-", ignore_cleanup_errors=True
+    ) as name:
         job = _Job(Path(name), world_size, timeout)
-        workers = _start(job, fn)
+        workers: list[BaseProcess] = []
         try:
+            for rank in range(world_size):
+                worker: BaseProcess = context.Process(
+                    target=_work, args=(job, fn, rank), daemon=True
+                )
+                _start(worker)
+                workers.append(worker)
             _wait(job, workers)
             return [
                 torch.load(job.result(rank), weights_only=False)
@@ -174,7 +211,9 @@ def launch(
             ]
         finally:
             for worker in workers:
-                worker.kill()
+                if worker.pid is not None:
+                    _kill_group(worker.pid)
+                worker.kill()  # it may not have become the leader of its group yet
                 worker.join()
 
 
@@ -184,21 +223,23 @@ def torchrun(source: str, processes: int = 2, timeout: float = 90.0) -> str:
     Args:
         source: text of the script; indentation common to all lines is removed.
         processes: how many processes on this machine.
-        timeout: seconds after which torchrun is told to stop its workers.
+        timeout: seconds after which torchrun and its workers are killed.
 
     Raises:
         RuntimeError: the script failed; the message holds what it wrote to stderr.
         TimeoutError: it was still running.
     """
-    with tempfile.TemporaryDirectory(prefix="torchrun-") as folder:
-        script = Path(folder) / "script.py"
-        script.write_text(textwrap.dedent(source))
+    with tempfile.TemporaryDirectory(
+        prefix="torchrun-", ignore_cleanup_errors=True
+    ) as folder:
+        Path(folder, "script.py").write_text(textwrap.dedent(source))
+        Path(folder, "run.py").write_text(_RUN)
         command = [sys.executable, "-c", _TORCHRUN, "--standalone"]
         command += ["--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
         # Each rank writes a file of its own: on one pipe their lines would mix.
         command += ["--redirects=1", f"--log-dir={folder}/log"]
         with subprocess.Popen(
-            [*command, str(script)],
+            [*command, "run.py"],
             cwd=folder,
             env=_loopback() | {"OMP_NUM_THREADS": "1"} | os.environ,
             stdout=subprocess.DEVNULL,
@@ -210,7 +251,10 @@ def torchrun(source: str, processes: int = 2, timeout: float = 90.0) -> str:
             except subprocess.TimeoutExpired:
                 raise TimeoutError(f"still running after {timeout:g} s") from None
             finally:
-                process.terminate()
+                # Each worker leads a group of its own; SIGTERM it may ignore.
+                for file in Path(folder).glob("*.pid"):
+                    _kill_group(int(file.stem))
+                process.kill()
         if process.returncode != 0:
             raise RuntimeError(f"torchrun: exit status {process.returncode}\n{errors}")
         logs = Path(folder, "log").glob("*/attempt_0/*/stdout.log")

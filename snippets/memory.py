@@ -1,9 +1,10 @@
-"""Exact bytes on the CPU: of live tensors, and of what a graph saves for backward.
+"""Exact counts on the CPU: bytes of live tensors and of saved ones, calls of operators.
 
-Both meters count storages: a view is free, two tensors over one storage count once.
+Bytes are of storages: a view is free, two tensors over one storage count once.
 """
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,31 @@ class MemoryMeter(TorchDispatchMode):
     def _forget(self, identity: int, nbytes: int) -> None:
         self._counted.remove(identity)
         self.live -= nbytes
+
+
+class CallCounter(TorchDispatchMode):
+    """Count the operators that run inside the block, by name.
+
+    Attributes:
+        names: how many times each ATen operator was called, such as `sigmoid`.
+    """
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        """Run the operation and count it."""
+        # aten.sigmoid.default is the overload `default` of the operator `sigmoid`.
+        self.names[str(func).split(".")[1]] += 1
+        output: object = func(*args, **(kwargs or {}))
+        return output
 
 
 @dataclass

@@ -1,13 +1,14 @@
 """Tensors drawn over physical memory: what the course shows wherever memory matters.
 
 On the left the tensor as it is indexed, on the right the cells of its storage with
-their byte addresses. Each element is marked on both sides with its logical index (its
-place when the tensor is read row by row) and a colour that runs with that index.
-Shapes, strides and offsets are read from the tensors that are passed in.
+their byte addresses. A colour belongs to a value, the same on both sides, so draw
+tensors whose values differ: a view changes the grid and leaves the strip alone, a copy
+has a strip of its own. Values, shapes, strides and offsets are read from the tensors.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,16 +18,17 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from snippets.figures import GRAY, ORANGE, SKY, YELLOW, show_figure
+from snippets.figures import BLUE, GRAY, ORANGE, PURPLE, SKY, YELLOW, show_figure
 
 # Light enough for dark numbers, dark enough to stand out from a white page.
-_RAMP = LinearSegmentedColormap.from_list("logical", [SKY, "#6fc3a0", YELLOW, ORANGE])
+_RAMP = LinearSegmentedColormap.from_list("values", [SKY, "#6fc3a0", YELLOW, ORANGE])
 _INK = "#14181d"
 
-_LEFT, _RIGHT = "as you index it", "as it lies in memory (addresses in bytes)"
+_LEFT = "as you index it"
+_RIGHT = "in memory (addresses: bytes, offset: elements)"
 _POLISH = {
-    _LEFT: "tak go indeksujesz",
-    _RIGHT: "tak leży w pamięci (adresy w bajtach)",
+    _LEFT: "tak indeksujesz",
+    _RIGHT: "w pamięci (adresy: bajty, offset: elementy)",
 }
 
 
@@ -57,6 +59,16 @@ def cells_of(x: torch.Tensor) -> list[int]:
     ]
 
 
+def _columns(x: torch.Tensor) -> int:
+    return x.shape[-1] if x.dim() else 1
+
+
+def _stored(x: torch.Tensor) -> list[float]:
+    """Values of all cells of the tensor's storage, used or not."""
+    cells = x.untyped_storage().nbytes() // x.element_size()
+    return [float(value) for value in x.as_strided((cells,), (1,), 0)]
+
+
 def _rows(x: torch.Tensor) -> list[float]:
     """Heights at which the rows of the tensor stand; blocks of rows stay apart."""
     heights, at = [0.0], 0.0
@@ -74,96 +86,84 @@ class _Canvas:
     ax: Axes
     strip_at: float  # where storages begin
     cell_inches: float
+    ranks: Mapping[float, float]  # value: its place on the ramp of colours
 
-    def code(self, x: float, y: float, text: str, *, weight: str = "normal") -> None:
-        size = _STYLE.font
-        self.ax.text(x, y, text, family="monospace", fontsize=size, weight=weight)
+    def code(self, x: float, y: float, text: str) -> None:
+        self.ax.text(x, y, text, family="monospace", fontsize=_STYLE.font)
 
-    def head(self, x: float, y: float, text: str) -> None:
-        self.ax.text(x, y, text, color=GRAY, fontsize=_STYLE.font)
-
-    def address(self, x: float, y: float, text: str) -> None:
+    def note(self, x: float, y: float, text: str, *, centred: bool = True) -> None:
         at = self.ax.text(x, y, text, color=GRAY, fontsize=_STYLE.font)
-        at.set(ha="center", va="center")
+        at.set(family="monospace", va="center", ha="center" if centred else "left")
 
-    def number(self, x: float, y: float, text: str) -> None:
-        at = self.ax.text(x, y, text, color=_INK, fontsize=_STYLE.font)
-        at.set(ha="center", va="center")
-        # The dark page lightens texts by the ids that matplotlib gives them. A number
-        # on a coloured cell has to stay dark, so it has an id of its own.
-        at.set_gid(f"cell-{x:.3f}-{y:.3f}")
+    def cell(self, x: float, y: float, value: float, *, used: bool = True) -> None:
+        """Draw a cell with its value; one that the tensor does not use stays empty."""
+        fill = _RAMP(self.ranks[value]) if used else "none"
+        line = "-" if used else (0, (2, 2))
+        box = Rectangle((x, y), 1, 1, fc=fill, ec=GRAY, lw=1.2, ls=line, clip_on=False)
+        self.ax.add_patch(box)
+        number = self.ax.text(x + 0.5, y + 0.52, f"{value:g}", fontsize=_STYLE.font)
+        number.set(family="monospace", ha="center", va="center")
+        if used:
+            # The dark page lightens texts by the ids that matplotlib gives them. A
+            # number on a coloured cell has to stay dark, so it has an id of its own.
+            number.set(color=_INK, gid=f"cell-{x:.3f}-{y:.3f}")
 
-    def cell(self, x: float, y: float, owners: list[int], numel: int) -> None:
-        """Draw one cell, shared equally by the logical indices that live in it."""
-        width = 1 / max(len(owners), 1)
-        # A digit of the figures' font is 0.64 em wide; the margin keeps numbers apart.
-        needed = (len(str(max(owners, default=0))) * 0.64 + 0.4) * _STYLE.font / 72
-        fits = needed <= self.cell_inches * width
-        for i, owner in enumerate(owners):
-            left, colour = x + i * width, _RAMP(owner / max(numel - 1, 1))
-            # Each part reaches to the cell's end, under the next one: no seam shows.
-            part = Rectangle((left, y), x + 1 - left, 1, fc=colour, ec="none", lw=0)
-            self.ax.add_patch(part)
-            if fits:
-                self.number(left + width / 2, y + 0.5, str(owner))
-        if not fits:
-            self.number(x + 0.5, y + 0.5, f"×{len(owners)}")
-        dashes = "-" if owners else (0, (2, 2))
-        frame = Rectangle((x, y), 1, 1, fill=False, ec=GRAY, lw=1, ls=dashes)
-        self.ax.add_patch(frame)
-
-    def tensor(self, x: torch.Tensor, name: str, top: float) -> float:
+    def tensor(
+        self, x: torch.Tensor, name: str, top: float, runs: Sequence[tuple[int, int]]
+    ) -> float:
         """Draw a tensor with its storage; return the height at which they end."""
+        self.code(0, top + 0.75, name)
         facts = (tuple(x.shape), x.stride(), x.storage_offset())
-        self.code(0, top + 0.75, name, weight="bold")
         text = "shape {}  stride {}  offset {}".format(*facts)
         self.code(self.strip_at, top + 0.75, text)
         top += 1.05
-        heights = _rows(x)
-        for owner in range(x.numel()):
-            row, column = divmod(owner, _columns(x))
-            self.cell(column, top + heights[row], [owner], x.numel())
-        owners: dict[int, list[int]] = {}
-        for owner, cell in enumerate(cells_of(x)):
-            owners.setdefault(cell, []).append(owner)
+        heights, owners, stored = _rows(x), cells_of(x), _stored(x)
+        for element, cell in enumerate(owners):
+            row, column = divmod(element, _columns(x))
+            self.cell(column, top + heights[row], stored[cell])
+        shares = Counter(owners)
         # Addresses have up to three digits: narrow cells show every second one.
         every = 1 if self.cell_inches > 0.3 else 2
-        for cell in range(_cells(x)):
+        for cell, value in enumerate(stored):
             at = self.strip_at + cell
-            self.cell(at, top, owners.get(cell, []), x.numel())
+            self.cell(at, top, value, used=cell in shares)
             if cell % every == 0:
-                self.address(at + 0.5, top + 1.36, str(cell * x.element_size()))
-        return top + max(heights[-1] + 1, 2) + 0.35
+                self.note(at + 0.5, top + 1.4, str(cell * x.element_size()))
+            if shares[cell] > 1:
+                self.note(at + 0.5, top + 2.15, f"×{shares[cell]}")
+        low = top + (2.5 if max(shares.values(), default=0) > 1 else 1.75)
+        for depth in range(len(runs)):
+            low = self.combs(int(x.storage_offset()), runs, depth, low)
+        return max(top + heights[-1] + 1, low) + 0.25
+
+    def combs(
+        self, offset: int, runs: Sequence[tuple[int, int]], depth: int, top: float
+    ) -> float:
+        """Draw each walk along a run; return the height at which the drawings end."""
+        size, step = runs[depth]
+        colour = (BLUE, PURPLE)[depth % 2]
+        outer = [range(0, n * jump, jump) for n, jump in runs[depth + 1 :]]
+        for starts in itertools.product(*outer):
+            left = self.strip_at + offset + sum(starts) + 0.5
+            right = left + (size - 1) * step
+            teeth = [left + i * step for i in range(size) for _ in range(3)]
+            heights = [top + 0.4, top + 0.05, top + 0.4] * size
+            self.ax.plot(teeth, heights, color=colour, lw=2, clip_on=False)
+            label = self.ax.text((left + right) / 2, top + 0.9, str(runs[depth]))
+            label.set(color=colour, family="monospace", fontsize=_STYLE.font)
+            label.set(ha="center", va="center")
+        return top + 1.3
 
 
-def _columns(x: torch.Tensor) -> int:
-    return x.shape[-1] if x.dim() else 1
-
-
-def _cells(x: torch.Tensor) -> int:
-    return x.untyped_storage().nbytes() // x.element_size()
-
-
-def _mark_storages(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Names to print: with a letter for the storage, where there is more than one."""
-    letters: dict[int, str] = {}
-    for x in tensors.values():
-        at = x.untyped_storage().data_ptr()
-        letters.setdefault(at, chr(ord("A") + len(letters)))
-    if len(letters) == 1:
-        return {name: name for name in tensors}
-    return {
-        name: f"{name} [{letters[x.untyped_storage().data_ptr()]}]"
-        for name, x in tensors.items()
-    }
-
-
-def memory_figure(tensors: Mapping[str, torch.Tensor]) -> tuple[Figure, set[str]]:
+def memory_figure(
+    tensors: Mapping[str, torch.Tensor],
+    runs: Mapping[str, Sequence[tuple[int, int]]] | None = None,
+) -> tuple[Figure, set[str]]:
     """Draw tensors over their storages, one under the other.
 
     Args:
-        tensors: what to draw, by the expression to print over it. Where the tensors do
-            not all share one storage, a letter behind the expression tells which it is.
+        tensors: what to draw, by the expression to print over it.
+        runs: (elements, step) of each walk to draw under a storage, innermost first.
 
     Returns:
         The figure, and those of its texts that are code and need no translation.
@@ -171,23 +171,25 @@ def memory_figure(tensors: Mapping[str, torch.Tensor]) -> tuple[Figure, set[str]
     Raises:
         ValueError: a storage has too many cells to be drawn with readable numbers.
     """
-    cells = max(_cells(x) for x in tensors.values())
+    stored = {name: _stored(x) for name, x in tensors.items()}
+    cells = max(len(values) for values in stored.values())
     if cells > _STYLE.max_cells:
         raise ValueError(f"{cells} cells; at most {_STYLE.max_cells} can be drawn")
-    names = _mark_storages(tensors)
+    values = sorted(set(itertools.chain.from_iterable(stored.values())))
+    ranks = {value: i / max(len(values) - 1, 1) for i, value in enumerate(values)}
     columns = max(_columns(x) for x in tensors.values())
     cell_inches = _STYLE.width / (columns + _STYLE.gap + cells)
-    # A name may need more room than the cells under it: bold monospace is 0.6 em wide.
-    longest = max(len(name) for name in names.values()) * 0.6 * _STYLE.font / 72
+    # A name may need more room than the cells under it: monospace is 0.6 em wide.
+    longest = max(len(name) for name in tensors) * 0.6 * _STYLE.font / 72
     strip_at = max(columns + _STYLE.gap, longest / cell_inches + 0.5)
     fig, ax = plt.subplots()
     ax.axis("off")
-    canvas = _Canvas(ax, strip_at, _STYLE.width / (strip_at + cells))
-    canvas.head(0, 0.6, _LEFT)
-    canvas.head(strip_at, 0.6, _RIGHT)
-    bottom = 0.9
+    canvas = _Canvas(ax, strip_at, _STYLE.width / (strip_at + cells), ranks)
+    canvas.note(0, 0.4, _LEFT, centred=False)
+    canvas.note(strip_at, 0.4, _RIGHT, centred=False)
+    bottom = 0.8
     for name, x in tensors.items():
-        bottom = canvas.tensor(x, names[name], bottom)
+        bottom = canvas.tensor(x, name, bottom, (runs or {}).get(name, ()))
     ax.set_xlim(-0.1, strip_at + cells + 0.1)
     ax.set_ylim(bottom, 0)
     fig.set_size_inches(_STYLE.width, bottom * _STYLE.row_height)
@@ -196,7 +198,11 @@ def memory_figure(tensors: Mapping[str, torch.Tensor]) -> tuple[Figure, set[str]
 
 
 def show_memory(
-    tensors: Mapping[str, torch.Tensor], *, alt_pl: str, alt_en: str
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    alt_pl: str,
+    alt_en: str,
+    runs: Mapping[str, Sequence[tuple[int, int]]] | None = None,
 ) -> None:
     """Draw tensors over their storages and show the figure in both languages.
 
@@ -204,6 +210,7 @@ def show_memory(
         tensors: what to draw, by the expression to print over it.
         alt_pl: what a reader who cannot see it should know, in Polish.
         alt_en: the same in English.
+        runs: (elements, step) of each walk to draw under a storage, innermost first.
     """
-    fig, code = memory_figure(tensors)
+    fig, code = memory_figure(tensors, runs)
     show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl=_POLISH, same=code)

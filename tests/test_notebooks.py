@@ -103,7 +103,9 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
 
 def _create(folder: Path, environment: dict[str, str]) -> None:
     constraints = folder.with_suffix(".txt")
-    constraints.parent.mkdir(parents=True, exist_ok=True)
+    # With its CUDA libraries one takes gigabytes: those of other versions go.
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.parent.mkdir(parents=True)
     constraints.write_text("\n".join(_constraints()), encoding="utf-8")
     install = [*_uv(), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder)]
     for command in (
@@ -362,7 +364,7 @@ def test_other_numbers_are_right_in_a_measurement(shown: tuple[Any, Any], tmp_pa
 def test_missing_figure_is_noticed(shown: tuple[Any, Any], tmp_path: Path) -> None:
     cell = _first_with(shown[1], "display_data")
     cell.outputs = [o for o in cell.outputs if o.output_type != "display_data"]
-    assert "0 figures, not 1" in differences(*shown, tmp_path)[0]
+    assert "0 figures, not" in differences(*shown, tmp_path)[0]
 
 
 @pytest.mark.parametrize(("name", "value"), [("ename", "KeyError"), ("evalue", "something else")])

@@ -11,7 +11,21 @@ from markdown.treeprocessors import Treeprocessor
 from blackbelt.glossary import Term, pattern
 
 # Where an explanation would be wrong or in the way.
-_LEFT_ALONE = {"a", "abbr", "code", "pre", "h1", "h2", "h3", "h4", "h5", "h6", "summary", "script"}
+_LEFT_ALONE = {
+    "a",
+    "abbr",
+    "code",
+    "dt",
+    "pre",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "summary",
+    "script",
+}
 
 
 class _Explain(Treeprocessor):
@@ -59,7 +73,9 @@ class _Explain(Treeprocessor):
             self._append(marks, text[position : match.start()])
             if not marks:
                 before = text[: match.start()]
-            mark = ElementTree.Element("abbr", {"title": term.definitions[self._language]})
+            # Focusable, so that the keyboard opens the explanation, too.
+            attributes = {"title": term.definitions[self._language], "tabindex": "0"}
+            mark = ElementTree.Element("abbr", attributes)
             mark.text = match[0]
             marks.append(mark)
             position = match.end()

@@ -23,3 +23,8 @@ def absolute_alternates(output: str, page: Page, config: MkDocsConfig) -> str:
         return link + (link.replace(match[2] + '">', 'x-default">') if match[2] == "pl" else "")
 
     return _ALTERNATE.sub(absolute, output)
+
+
+def without_alternates(output: str) -> str:
+    """Drop the links to other languages from a page that has no address of its own."""
+    return _ALTERNATE.sub("", output)

@@ -115,7 +115,7 @@ class BlackbeltPlugin(JupyterPlugin):
         config.site_name = strings.site_name
         config.site_description = strings.site_description
         config.nav = nav.build(self._prepared, self._project, language)
-        names = (strings.dark_mode, strings.light_mode)
+        names = (strings.light_mode, strings.dark_mode, strings.system_mode)
         for palette, name in zip(config.theme["palette"], names, strict=True):
             palette["toggle"]["name"] = name
         if str(_THEME) not in config.theme.dirs:
@@ -223,8 +223,10 @@ class BlackbeltPlugin(JupyterPlugin):
         return head.absolute_alternates(output, page, config)
 
     def on_post_template(self, output: str, *, template_name: str, config: MkDocsConfig) -> str:
+        if template_name != "404.html":
+            return output
         # GitHub Pages has one 404 page; the second language must not overwrite it.
-        return "" if template_name == "404.html" and self._nested(config) else output
+        return "" if self._nested(config) else head.without_alternates(output)
 
     def on_serve(
         self, server: LiveReloadServer, config: MkDocsConfig, builder: Any

@@ -28,8 +28,9 @@ from blackbelt.strings import for_language
 
 pytest_plugins = ["site_fixtures"]
 
-# Of one page, compressed as a server sends it; 15 KB is the aim.
-LARGEST_PAGE = 25_000
+# Of one page, compressed as a server sends it. Code, its colours, and three exercises with their
+# wrong answers and solutions are 30-37 KB; prose alone would be 10.
+LARGEST_PAGE = 45_000
 ERRORS = "404.html"
 
 in_both_languages = pytest.mark.parametrize("language", LANGUAGES)
