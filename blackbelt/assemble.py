@@ -80,8 +80,8 @@ def _lonely(cell: Cell, path: str) -> Problem:
 def _exercise(name: str, cells: list[Cell], path: str, problems: list[Problem]) -> Exercise | None:
     before = len(problems)
     where = cells[0].line
-    prose = _pair([cell for cell in cells if cell.kind == "markdown"], path, problems)
-    pairs = [pair for pair in prose if isinstance(pair, Prose)]
+    prose = [cell for cell in cells if cell.kind == "markdown"]
+    pairs = [pair for pair in _pair(prose, path, problems) if isinstance(pair, Prose)]
     prompts = [pair for pair in pairs if pair.pl.options.role == "prompt"]
     hints = tuple(pair for pair in pairs if pair.pl.options.role == "hint")
     code = {
@@ -90,8 +90,7 @@ def _exercise(name: str, cells: list[Cell], path: str, problems: list[Problem]) 
     if len(prompts) != 1:
         problems.append(Problem(path, where, f"exercise `{name}` needs exactly one prompt pair"))
     for role in ("starter", "check", "solution"):
-        if len(code[role]) != 1:
-            found = len(code[role])
+        if (found := len(code[role])) != 1:
             what = f'exercise `{name}` needs exactly one cell with role="{role}", found {found}'
             problems.append(Problem(path, where, what))
     problems += _order(name, cells, path)

@@ -18,15 +18,9 @@ from mdit_py_plugins.dollarmath.index import dollarmath_plugin, math_block_dolla
 
 from blackbelt.strings import for_language
 
-# What Material styles for each of GitHub's alerts. It has no style of its own for "important"
-# and "caution": they would look like a note.
-_ALERTS: Final = {
-    "NOTE": "NOTE",
-    "TIP": "TIP",
-    "IMPORTANT": "info",
-    "WARNING": "WARNING",
-    "CAUTION": "danger",
-}
+_ALERTS: Final = ("NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION")
+# Material has no style for these two of GitHub's alerts: they would look like a note.
+_STYLES: Final = {"IMPORTANT": "info", "CAUTION": "danger"}
 _ALERT: Final = re.compile(rf"\[!({'|'.join(_ALERTS)})\][ \t]*(?:\n|$)", re.IGNORECASE)
 # Tags of foldable sections; a summary is part of the opening one.
 _FOLD: Final = re.compile(r"(<details[^>]*>\s*<summary>.*?</summary>|</details>)", re.DOTALL)
@@ -203,7 +197,7 @@ def _quote(nodes: list[SyntaxTreeNode], language: str) -> str:
     blocks = _blocks(nodes, language)
     source = nodes[0].children[0].content if nodes and nodes[0].type == "paragraph" else ""
     if alert := _ALERT.match(source):
-        kind = _ALERTS[alert[1].upper()]
+        kind = _STYLES.get(alert[1].upper(), alert[1].upper())
         title = for_language(language).alerts[alert[1].lower()]
         rest = blocks[0].text.partition("\n")[2]
         blocks[:1] = [_Block(f"[!{kind}] {title}"), *([_Block(rest)] if rest else [])]
