@@ -267,7 +267,7 @@ def test_what_is_not_a_lesson_shows_too(served: Served) -> None:
     served.until("lessons/1_first/", lambda page: "Wstęp." in page)
     served.write("docs/glossary.toml", TERM.format(definition="Another explanation."))
     served.until("glossary/", lambda page: "Another explanation." in page)
-    hover = '<abbr title="Another explanation.">view</abbr>'
+    hover = '<abbr tabindex="0" title="Another explanation.">view</abbr>'
     served.until(address(2, "en/"), lambda page: hover in page)
     before = served.page("about/")
     served.write("docs/assets/css/blackbelt.css", "body { color: black }")
