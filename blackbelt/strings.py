@@ -47,13 +47,10 @@ class Strings:
     module: str
     start_course: str
     planned: str
-    modules_forms: tuple[str, str, str]
-    lessons_forms: tuple[str, str, str]
     written: str
 
     # Cells
     output: str
-    stderr: str
     show_code: str
     measured: str
     expected_exception: str
@@ -61,10 +58,8 @@ class Strings:
     check_says: str
 
     # Exercises
-    exercise: str
     belts: Mapping[str, str]
     minutes: str
-    starter: str
     check: str
     hint: str
     wrong_answers: str
@@ -82,9 +77,6 @@ class Strings:
     dark_mode: str
     light_mode: str
     system_mode: str
-    not_found_title: str
-    not_found_text: str
-    back_home: str
 
     def count(self, number: int, forms: tuple[str, str, str]) -> str:
         """`5 ćwiczeń`: the number with the form of the noun that its language wants."""
@@ -133,20 +125,15 @@ POLISH = Strings(
     module="Moduł {number}",
     start_course="Zacznij od pierwszej lekcji",
     planned="w przygotowaniu",
-    modules_forms=("moduł", "moduły", "modułów"),
-    lessons_forms=("lekcja", "lekcje", "lekcji"),
     written="gotowe: {written} z {total}",
     output="Wynik",
-    stderr="Standardowe wyjście błędów",
     show_code="Pokaż kod",
     measured="Pomiar: u ciebie liczby będą inne",
     expected_exception="Oczekiwany wyjątek",
     expected_warning="Oczekiwane ostrzeżenie",
     check_says="Co odpowiada sprawdzenie",
-    exercise="Ćwiczenie",
     belts={"white": "Biały pas", "brown": "Brązowy pas", "black": "Czarny pas"},
     minutes="{minutes}" + NBSP + "min",
-    starter="Kod do uzupełnienia",
     check="Sprawdzenie",
     hint="Wskazówka {number}",
     wrong_answers="Klasyczne błędy",
@@ -164,9 +151,6 @@ POLISH = Strings(
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
-    not_found_title="Nie ma takiej strony",
-    not_found_text="Adres mógł się zmienić albo wkradła się do niego literówka.",
-    back_home="Wróć na stronę główną",
 )
 
 ENGLISH = Strings(
@@ -205,20 +189,15 @@ ENGLISH = Strings(
     module="Module {number}",
     start_course="Start with the first lesson",
     planned="planned",
-    modules_forms=("module", "modules", "modules"),
-    lessons_forms=("lesson", "lessons", "lessons"),
     written="{written} of {total} ready",
     output="Output",
-    stderr="Standard error",
     show_code="Show the code",
     measured="A measurement: your numbers will differ",
     expected_exception="Expected exception",
     expected_warning="Expected warning",
     check_says="What the check answers",
-    exercise="Exercise",
     belts={"white": "White belt", "brown": "Brown belt", "black": "Black belt"},
     minutes="{minutes}" + NBSP + "min",
-    starter="Starter",
     check="Check",
     hint="Hint {number}",
     wrong_answers="Classic mistakes",
@@ -236,9 +215,6 @@ ENGLISH = Strings(
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",
-    not_found_title="There is no such page",
-    not_found_text="The address may have changed, or it has a typo in it.",
-    back_home="Back to the home page",
 )
 
 _BY_LANGUAGE = {"pl": POLISH, "en": ENGLISH}

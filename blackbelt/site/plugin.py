@@ -199,7 +199,8 @@ class BlackbeltPlugin(JupyterPlugin):
     ) -> TemplateContext:
         language = self._language(config)
         context["strings"] = for_language(language)  # type: ignore[typeddict-unknown-key]
-        context["roadmap"] = pages.roadmap(self._prepared, language)  # type: ignore[typeddict-unknown-key]
+        if page.meta.get("template") == "home.html":  # no other page shows it
+            context["roadmap"] = pages.roadmap(self._prepared, language)  # type: ignore[typeddict-unknown-key]
         if rendered := pages.find(self._prepared, page.file.src_uri):
             page.meta["lesson"] = pages.header(
                 rendered, self._prepared, self._project, page, language
