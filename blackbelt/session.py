@@ -28,6 +28,8 @@ _INSTALL = "import blackbelt.kernel as _blackbelt; _blackbelt.install(); del _bl
 _END = "import blackbelt.kernel as _blackbelt; _blackbelt.report_end()"
 # Text of a whole cell, in units of what one output may hold, that nobody waits for any more.
 _FLOOD = 10
+# Seconds in which a busy kernel on a busy machine says in which line it is.
+_ANSWER = 10.0
 # Seconds for child processes that are about to end when the last cell has ended.
 _GRACE = 1.0
 # Where libraries put files unless these say otherwise: then it is HOME and TMPDIR, both ours.
@@ -192,9 +194,11 @@ class Session:
         """Ask a kernel that does not answer for the line that it is in."""
         provisioner: Any = self._manager.provisioner
         if hasattr(signal, "SIGUSR1"):
-            await provisioner.send_signal(signal.SIGUSR1)
-            for _ in range(20):
-                await asyncio.sleep(0.05)
+            deadline = time.monotonic() + _ANSWER
+            while time.monotonic() < deadline:
+                # Asked again: faulthandler may see a thread between two of its frames.
+                await provisioner.send_signal(signal.SIGUSR1)
+                await asyncio.sleep(0.1)
                 if line := self._dumped_line():
                     return line
         return 0
