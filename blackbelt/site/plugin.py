@@ -32,6 +32,7 @@ from blackbelt.problems import CourseError
 from blackbelt.progress import Progress
 from blackbelt.publish import FOLDER, publish
 from blackbelt.site import head, nav, pages
+from blackbelt.site.bundle import Bundle, bundle
 from blackbelt.site.html_cache import HtmlCache
 from blackbelt.strings import for_language
 
@@ -56,6 +57,7 @@ class BlackbeltPlugin(JupyterPlugin):
         self._glossary: tuple[Term, ...]
         self._prepared: Prepared
         self._published: frozenset[str]
+        self._bundles: tuple[Bundle, ...] = ()
         self._given: Prepared | None = None
         self._html: HtmlCache | None = None
         self._theme_files: list[str] | None = None
@@ -85,6 +87,7 @@ class BlackbeltPlugin(JupyterPlugin):
             else:
                 self._prepare()
             self._published = publish(self._project, self._prepared)
+            self._bundle(config)
         self._configure(config)
         if self._given:
             self._remember_theme_files(config)
@@ -131,6 +134,12 @@ class BlackbeltPlugin(JupyterPlugin):
             # Stand-ins have no headings yet, and the engine checks links between lessons itself.
             config.validation.links.anchors = logging.DEBUG
 
+    def _bundle(self, config: MkDocsConfig) -> None:
+        try:
+            self._bundles = bundle(config, hashed=not self._serving)
+        except CourseError as error:
+            raise PluginError(str(error)) from None
+
     def _remember_theme_files(self, config: MkDocsConfig) -> None:
         """List Material's 14 500 files once: MkDocs does for each language of each build."""
         make = config.theme.get_env
@@ -150,10 +159,14 @@ class BlackbeltPlugin(JupyterPlugin):
         config.theme.get_env = get_env  # type: ignore[method-assign]
 
     def on_files(self, files: Files, config: MkDocsConfig) -> Files:
-        """mkdocs-jupyter wraps notebooks here; with the line above they are pages already."""
+        """mkdocs-jupyter wraps notebooks here; with the line above they are pages already.
+
+        A build of other lessons may be at work on this checkout, too: its files are left out.
+        """
+        joined = {source for made in self._bundles for source in made.sources}
         for file in list(files):
-            # A build of other lessons may be at work on this checkout, too.
-            if file.src_uri.startswith(f"{FOLDER}/") and file.src_uri not in self._published:
+            foreign = file.src_uri.startswith(f"{FOLDER}/") and file.src_uri not in self._published
+            if foreign or file.src_uri in joined:
                 files.remove(file)
         return files
 
@@ -228,6 +241,12 @@ class BlackbeltPlugin(JupyterPlugin):
             return output
         # GitHub Pages has one 404 page; the second language must not overwrite it.
         return "" if self._nested(config) else head.without_alternates(output)
+
+    def on_post_build(self, config: MkDocsConfig) -> None:
+        super().on_post_build(config)
+        if not self._nested(config):
+            for made in self._bundles:
+                utils.write_file(made.content.encode(), str(Path(config.site_dir) / made.address))
 
     def on_serve(
         self, server: LiveReloadServer, config: MkDocsConfig, builder: Any
