@@ -1,10 +1,12 @@
-"""Step 2: cells become a lesson: language pairs, code, and whole exercises."""
+"""Step 2: cells become a lesson: language pairs, code, whole exercises and questions."""
 
 from itertools import groupby
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
-from blackbelt.lesson import Block, Cell, Exercise, Lesson, Prose
+from blackbelt.lesson import Block, Cell, Exercise, Lesson, Options, Prose, Question, Quiz
 from blackbelt.problems import CourseError, Problem
+from blackbelt.questions import read_question
 from blackbelt.read import FOLDER, NAME
 
 _OTHER = {"pl": "en", "en": "pl"}
@@ -19,7 +21,8 @@ def assemble(path: str, source: str, cells: tuple[Cell, ...]) -> Lesson:
         cells: what `read_cells` made of it.
 
     Raises:
-        CourseError: prose without its twin, or an exercise that is not whole.
+        CourseError: prose without its twin, an exercise that is not whole, or a question that is
+            not one.
     """
     problems: list[Problem] = []
     parts = PurePosixPath(path)
@@ -28,17 +31,45 @@ def assemble(path: str, source: str, cells: tuple[Cell, ...]) -> Lesson:
         what = "a lesson is `lessons/N_module/NN_slug.py`, in lower case with underscores"
         raise CourseError([Problem(path, 1, what)])
     blocks: list[Block] = []
-    for exercise, group in groupby(cells, key=lambda cell: cell.options.exercise):
+    for part, group in groupby(cells, key=lambda cell: _part(cell.options)):
         members = list(group)
-        if exercise is None:
-            blocks += _pair(members, path, problems)
+        if part.exercise:
+            blocks += filter(None, [_exercise(part.exercise, members, path, problems)])
+        elif part.predict:
+            blocks += _questions(part.predict, members, path, problems)
+        elif part.quiz:
+            blocks.append(_quiz(part.quiz, members, path, problems))
         else:
-            whole = _exercise(exercise, members, path, problems)
-            blocks += [whole] if whole else []
+            blocks += _pair(members, path, problems)
     problems += _repeated(blocks, path)
     if problems:
         raise CourseError(problems)
     return Lesson(path, parts.parent.name, name["number"], name["slug"], source, tuple(blocks))
+
+
+class _Part(NamedTuple):
+    """What cells in a row belong to together."""
+
+    exercise: str | None
+    predict: str | None
+    quiz: str | None
+
+
+def _part(options: Options) -> _Part:
+    return _Part(options.exercise, options.predict, options.quiz)
+
+
+def _questions(name: str, cells: list[Cell], path: str, problems: list[Problem]) -> list[Question]:
+    """Questions under one name: one, unless the author repeated it."""
+    pairs = [pair for pair in _pair(cells, path, problems) if isinstance(pair, Prose)]
+    return [q for pair in pairs if (q := read_question(name, pair, path, problems))]
+
+
+def _quiz(name: str, cells: list[Cell], path: str, problems: list[Problem]) -> Quiz:
+    found: list[Question] = []
+    for question, group in groupby(cells, key=lambda cell: cell.options.question):
+        found += _questions(question or "", list(group), path, problems)
+    return Quiz(name, tuple(found))
 
 
 def _pair(cells: list[Cell], path: str, problems: list[Problem]) -> list[Prose | Cell]:
@@ -70,8 +101,10 @@ def _pair(cells: list[Cell], path: str, problems: list[Problem]) -> list[Prose |
 def _lonely(cell: Cell, path: str) -> Problem:
     language = cell.options.lang or ""
     place = "right after" if language == "pl" else "right before"
+    keys = [("predict", cell.options.predict), ("question", cell.options.question)]
+    same = "".join(f' {key}="{name}"' for key, name in keys if name)
     what = (
-        f'prose without its twin: a [markdown] cell with lang="{_OTHER[language]}" '
+        f'prose without its twin: a [markdown] cell with lang="{_OTHER[language]}"{same} '
         f'has to stand {place} this lang="{language}" cell'
     )
     return Problem(path, cell.line, what)
@@ -152,14 +185,28 @@ def _belt(name: str, prompt: Prose, path: str) -> list[Problem]:
 
 
 def _repeated(blocks: list[Block], path: str) -> list[Problem]:
+    """Names are unique in a lesson: what a reader did is remembered under them."""
     seen: set[str] = set()
     problems = []
     for block in blocks:
-        if isinstance(block, Exercise):
-            if block.id in seen:
+        for name, line in _names(block):
+            if name in seen:
                 what = (
-                    f"two exercises are called `{block.id}`, or other cells stand between its cells"
+                    f"two exercises or questions are called `{name}`, "
+                    "or other cells stand between its cells"
                 )
-                problems.append(Problem(path, block.prompt.pl.line, what))
-            seen.add(block.id)
+                problems.append(Problem(path, line, what))
+            seen.add(name)
     return problems
+
+
+def _names(block: Block) -> list[tuple[str, int]]:
+    """Name and line of everything in a block that has a name."""
+    if isinstance(block, Exercise):
+        return [(block.id, block.prompt.pl.line)]
+    if isinstance(block, Question):
+        return [(block.id, block.pair.pl.line)]
+    if isinstance(block, Quiz) and block.questions:
+        names = [(question.id, question.pair.pl.line) for question in block.questions]
+        return [(block.id, names[0][1]), *names]
+    return []

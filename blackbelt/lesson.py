@@ -40,6 +40,10 @@ class Options:
     belt: str | None = None
     minutes: int | None = None
     says: str | None = None
+    predict: str | None = None
+    quiz: str | None = None
+    question: str | None = None
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,53 @@ class Exercise:
     solution: Cell
 
 
-Block = Prose | Cell | Exercise
+@dataclass(frozen=True)
+class Choice:
+    """An option of a question, as Markdown: what the reader picks, and why it is right or not."""
+
+    text: str
+    reason: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A question in one language, as Markdown."""
+
+    text: str
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question that the reader answers before the truth shows.
+
+    Attributes:
+        id: unique in the lesson; what a reader's progress is kept under.
+        kind: `one` or `many` right options, `type` an answer, or `order` the options.
+        pair: the cells that hold it.
+        pl, en: what they say. The choices of `order` stand in the right order.
+    """
+
+    id: str
+    kind: str
+    pair: Prose
+    pl: Wording
+    en: Wording
+
+    def of(self, language: str) -> Wording:
+        return self.pl if language == "pl" else self.en
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """Questions in a row that are scored together."""
+
+    id: str
+    questions: tuple[Question, ...]
+
+
+Block = Prose | Cell | Exercise | Question | Quiz
 
 
 @dataclass(frozen=True)
@@ -100,7 +150,7 @@ class Lesson:
         number: such as `01`; unique in the course.
         slug: the rest of the file's name; unique in the course.
         source: the whole text of the file.
-        blocks: prose pairs, code cells and exercises, in the order of the file.
+        blocks: prose pairs, code cells, exercises and questions, in the order of the file.
     """
 
     path: str
@@ -117,17 +167,29 @@ class Lesson:
 
     @property
     def prose(self) -> Iterator[Prose]:
-        """Every pair, those of exercises included, in the order of the file."""
+        """Every pair, those of exercises and questions included, in the order of the file."""
         for block in self.blocks:
             if isinstance(block, Prose):
                 yield block
             elif isinstance(block, Exercise):
                 yield block.prompt
                 yield from block.hints
+            elif isinstance(block, Question):
+                yield block.pair
+            elif isinstance(block, Quiz):
+                yield from (question.pair for question in block.questions)
 
     @property
     def exercises(self) -> tuple[Exercise, ...]:
         return tuple(block for block in self.blocks if isinstance(block, Exercise))
+
+    @property
+    def predictions(self) -> tuple[Question, ...]:
+        return tuple(block for block in self.blocks if isinstance(block, Question))
+
+    @property
+    def quizzes(self) -> tuple[Quiz, ...]:
+        return tuple(block for block in self.blocks if isinstance(block, Quiz))
 
     @cached_property
     def code(self) -> tuple[Cell, ...]:

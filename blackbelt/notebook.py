@@ -9,12 +9,13 @@ from blackbelt.course import Course
 from blackbelt.figures import png_size
 from blackbelt.inline import needed_snippets, without_snippet_imports
 from blackbelt.languages import keep
-from blackbelt.lesson import Cell, Exercise, Lesson, Prose
+from blackbelt.lesson import Cell, Exercise, Lesson, Prose, Question, Quiz
 from blackbelt.plan import plan
 from blackbelt.render import fenced
+from blackbelt.render_question import question_for_notebook
 from blackbelt.results import Output, Run, StepRun
 from blackbelt.strings import for_language
-from blackbelt.write_prose import prose_for_notebook
+from blackbelt.write_prose import prose_for_notebook, text_for_notebook
 
 _SETUP = """# @title {title}
 import importlib.util
@@ -71,6 +72,10 @@ class _Builder:
                 cells.append(self._prose(block))
             elif isinstance(block, Exercise):
                 cells += self._exercise(block)
+            elif isinstance(block, Question):
+                cells.append(self._question(block, self._words.learning.predict))
+            elif isinstance(block, Quiz):
+                cells += self._quiz(block)
             elif block.options.lang in (None, self._language):
                 cells.append(self._code(block, self._run.of(self._steps, block)))
         if self._lesson.exercises:
@@ -105,6 +110,22 @@ class _Builder:
         return _markdown(
             prose_for_notebook(pair, self._language, self._run.values, self._lesson, site)
         )
+
+    def _question(self, question: Question, label: str) -> dict[str, Any]:
+        language, site = self._language, self._course.project.site_url
+
+        def write(text: str) -> str:
+            return text_for_notebook(text, language, self._run.values, self._lesson, site)
+
+        words = self._words.learning
+        return _markdown(question_for_notebook(question, language, words, label, write))
+
+    def _quiz(self, quiz: Quiz) -> list[dict[str, Any]]:
+        form, total = self._words.learning.question, len(quiz.questions)
+        return [
+            self._question(question, form.format(number=number, total=total))
+            for number, question in enumerate(quiz.questions, start=1)
+        ]
 
     def _code(self, cell: Cell, result: StepRun, *, may_raise: bool = False) -> dict[str, Any]:
         options = cell.options

@@ -16,12 +16,16 @@ ROLES: dict[CellKind, tuple[str, ...]] = {
     "markdown": ("prompt", "hint"),
     "code": ("starter", "check", "wrong", "solution"),
 }
+QUESTIONS = ("one", "many", "type", "order")
+_MARKDOWN = ("lang", "exercise", "role", "belt", "minutes", "predict", "quiz", "question", "kind")
 _KEYS: dict[CellKind, tuple[str, ...]] = {
-    "markdown": ("lang", "exercise", "role", "belt", "minutes"),
+    "markdown": _MARKDOWN,
     "code": ("lang", "fold", "measured", "raises", "warns", "exercise", "role", "says"),
 }
 _KEY = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*=\s*")
 _EXPECTED = re.compile(r"^([A-Za-z_][\w.]*)(?::\s*(.*))?$", re.S)
+# What a reader's progress is kept under: it must never need an escape or a second spelling.
+_ID = re.compile(r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$")
 _DECODER = json.JSONDecoder()
 
 
@@ -47,12 +51,16 @@ def parse_header(rest: str) -> tuple[CellKind, Options]:
     values = _pairs(rest)
     for key in values:
         if key not in _KEYS[kind]:
-            close = difflib.get_close_matches(key, _KEYS[kind], n=1, cutoff=0.6)
-            hint = (
-                f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(_KEYS[kind])}"
-            )
-            raise HeaderError(f"unknown key `{key}` on a {kind} cell{hint}")
+            raise HeaderError(f"unknown key `{key}` on a {kind} cell{_hint(key, kind)}")
     return kind, _options(kind, values)
+
+
+def _hint(key: str, kind: CellKind) -> str:
+    other: CellKind = "code" if kind == "markdown" else "markdown"
+    if key in _KEYS[other]:
+        return f"; it belongs on a {other} cell"
+    close = difflib.get_close_matches(key, _KEYS[kind], n=1, cutoff=0.6)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(_KEYS[kind])}"
 
 
 def _pairs(text: str) -> dict[str, Any]:
@@ -85,6 +93,9 @@ def _options(kind: CellKind, values: dict[str, Any]) -> Options:
         raise HeaderError("`minutes` is a whole number of at least 1, as in `minutes=5`")
     if (role is None) != (values.get("exercise") is None):
         raise HeaderError("`exercise` and `role` go together")
+    if role != "prompt" and ("belt" in values or "minutes" in values):
+        raise HeaderError("`belt` and `minutes` belong to the prompt of an exercise")
+    _question(values)
     warns = values.get("warns", [])
     return Options(
         lang=_choice(values, "lang", LANGUAGES),
@@ -92,12 +103,40 @@ def _options(kind: CellKind, values: dict[str, Any]) -> Options:
         measured="measured" in values,
         raises=_expected("raises", values["raises"]) if "raises" in values else None,
         warns=tuple(_expected("warns", w) for w in (warns if isinstance(warns, list) else [warns])),
-        exercise=_text(values, "exercise"),
+        exercise=_identifier(values, "exercise"),
         role=role,
         belt=_choice(values, "belt", BELTS),
         minutes=minutes,
         says=_text(values, "says"),
+        predict=_identifier(values, "predict"),
+        quiz=_identifier(values, "quiz"),
+        question=_identifier(values, "question"),
+        kind=_choice(values, "kind", QUESTIONS),
     )
+
+
+def _question(values: dict[str, Any]) -> None:
+    """Check which keys of questions stand together."""
+    given = [key for key in ("exercise", "predict", "quiz") if key in values]
+    if len(given) > 1:
+        raise HeaderError(f"`{given[0]}` and `{given[1]}` do not go together: make two pairs")
+    if ("quiz" in values) != ("question" in values):
+        raise HeaderError(
+            'a question of a quiz has both, `quiz="its-quiz"` and `question="its-id"`'
+        )
+    if "kind" in values and "quiz" not in values:
+        hint = "; a prediction has exactly one right option" if "predict" in values else ""
+        raise HeaderError(f"`kind` goes with `quiz` and `question`{hint}")
+
+
+def _identifier(values: dict[str, Any], key: str) -> str | None:
+    value = _text(values, key)
+    if value is not None and not _ID.match(value):
+        raise HeaderError(
+            f"`{key}` is lower-case letters, digits and hyphens, "
+            f'as in `{key}="slice-file"`, not `{value}`'
+        )
+    return value
 
 
 def _text(values: dict[str, Any], key: str) -> str | None:

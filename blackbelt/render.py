@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from blackbelt.ansi import to_html
 from blackbelt.figures import Picture, picture
 from blackbelt.languages import keep
-from blackbelt.lesson import Cell, Exercise, Lesson, Prose
+from blackbelt.lesson import Block, Cell, Exercise, Lesson, Prose, Question, Quiz
 from blackbelt.plan import plan
+from blackbelt.render_question import question_for_page, quiz_for_page
 from blackbelt.results import Output, Run, StepRun
 from blackbelt.strings import Strings, for_language
-from blackbelt.write_prose import prose_for_page
+from blackbelt.write_prose import prose_for_page, text_for_page
 
 _WORDS_A_MINUTE = 180
 _CODE_LINES_A_MINUTE = 30
@@ -66,14 +67,26 @@ class _Renderer:
         self._words: Strings = for_language(language)
         self.pictures: dict[str, Picture] = {}
 
-    def block(self, block: Prose | Cell | Exercise) -> str:
+    def block(self, block: Block) -> str:
         if isinstance(block, Prose):
             return prose_for_page(block, self._language, self._run.values)
         if isinstance(block, Exercise):
             return self._exercise(block)
+        if isinstance(block, Question | Quiz):
+            return self._asked(block)
         if block.options.lang not in (None, self._language):
             return ""
         return self._cell(block)
+
+    def _asked(self, block: Question | Quiz) -> str:
+        language, words = self._language, self._words.learning
+
+        def write(text: str) -> str:
+            return text_for_page(text, language, self._run.values)
+
+        if isinstance(block, Quiz):
+            return quiz_for_page(block, language, words, write)
+        return question_for_page(block, language, words, words.predict, write)
 
     def _cell(self, cell: Cell) -> str:
         code = self._code(cell)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from blackbelt import strings_learning
+from blackbelt.strings_learning import Learning
+
 # A no-break space, written visibly: both languages keep a number and its unit together.
 NBSP = "\u00a0"
 
@@ -64,6 +67,9 @@ class Strings:
     hint: str
     wrong_answers: str
     solution: str
+
+    # Questions, and what a reader has done
+    learning: Learning
 
     # Parts that only notebooks have
     solutions: str
@@ -138,6 +144,7 @@ POLISH = Strings(
     hint="Wskazówka {number}",
     wrong_answers="Klasyczne błędy",
     solution="Rozwiązanie",
+    learning=strings_learning.POLISH,
     solutions="Rozwiązania",
     setup="Przygotowanie",
     helpers="Funkcje pomocnicze",
@@ -202,6 +209,7 @@ ENGLISH = Strings(
     hint="Hint {number}",
     wrong_answers="Classic mistakes",
     solution="Solution",
+    learning=strings_learning.ENGLISH,
     solutions="Solutions",
     setup="Setup",
     helpers="Helpers",

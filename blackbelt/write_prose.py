@@ -26,15 +26,28 @@ def prose_for_page(pair: Prose, language: str, values: dict[str, Value]) -> str:
     return to_python_markdown("\n".join(lines), language=language)
 
 
+def text_for_page(text: str, language: str, values: dict[str, Value]) -> str:
+    """The same for a part of a cell that has no headings."""
+    text = _typeset(_outside_code(text, links.for_page), language, values)
+    return to_python_markdown(text, language=language)
+
+
 def prose_for_notebook(
     pair: Prose, language: str, values: dict[str, Value], lesson: Lesson, site_url: str
 ) -> str:
     """Markdown that needs no site around it: whole addresses, plain callouts."""
+    return text_for_notebook(pair.of(language).source, language, values, lesson, site_url)
+
+
+def text_for_notebook(
+    text: str, language: str, values: dict[str, Value], lesson: Lesson, site_url: str
+) -> str:
+    """The same for a part of a cell."""
 
     def absolute(part: str) -> str:
         return links.for_notebook(part, lesson.path, site_url, language)
 
-    text = _outside_code(pair.of(language).source, absolute)
+    text = _outside_code(text, absolute)
     return _plain_callouts(_typeset(text, language, values), language)
 
 

@@ -27,6 +27,9 @@ LESSONS = sorted((REPOSITORY / "lessons").glob("*/*.py"))
 GOLDEN = sorted((REPOSITORY / "tests" / "golden").glob("*.py"))
 FILES = [*LESSONS, *GOLDEN]
 NAMES = [path.stem for path in FILES]
+# Keys whose value is kept as it is.
+NAMED = [*("lang", "exercise", "role", "belt", "minutes", "says")]
+NAMED += ["predict", "quiz", "question", "kind"]
 
 # What cells of the three kinds look like to every other program.
 ODD = '''\
@@ -93,7 +96,7 @@ def same_cells(text: str) -> None:
     assert options_of(text) == [set(cell.metadata) - notes for cell in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         options = mine.options
-        for key in ("lang", "exercise", "role", "belt", "minutes", "says"):
+        for key in NAMED:
             assert getattr(options, key) == other.metadata.get(key), f"line {mine.line}"
         for key in ("fold", "measured"):
             assert getattr(options, key) is other.metadata.get(key, False), f"line {mine.line}"

@@ -176,3 +176,13 @@ def cases(text: str, cells: Mapping[str, str]) -> dict[str, Case]:
         assert name not in found, f"two cases are called {name}"
         found[name] = Case("\n".join(lines) + "\n", tuple(problems))
     return found
+
+
+def compare(found: tuple[Problem, ...], expected: Case) -> None:
+    """Each expected problem is there, and there is no other."""
+    left = list(found)
+    for line, text in expected.problems:
+        same = [problem for problem in left if problem.line == line and text in problem.what]
+        assert same, f"line {line} should say {text!r}; problems: {[str(p) for p in found]}"
+        left.remove(same[0])
+    assert not left, f"not expected: {[str(problem) for problem in left]}"
