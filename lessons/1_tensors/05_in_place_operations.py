@@ -1,0 +1,1464 @@
+# %% [markdown] lang="pl"
+# # Operacje w miejscu i licznik wersji
+#
+# Operacja w miejscu (*in-place operation*) wpisuje wynik do pamięci swojego wejścia.
+# Autograd pilnuje takich zapisów licznikiem, a licznik nie wszystko widzi. Po tej lekcji
+# o każdym zapisie powiesz, czy skończy się wyjątkiem, poprawnym gradientem, czy
+# gradientem po cichu zepsutym, i ile bajtów naprawdę oszczędza.
+#
+# ## Blok, który miał niczego nie zmieniać
+#
+# Blok rezydualny dodaje do wejścia wynik gałęzi. Gdy wagi gałęzi są zerowe, blok powinien
+# zwrócić swoje wejście co do bitu: tak często zaczyna się trening głębokich sieci. Ktoś
+# wpisał do gałęzi `inplace=True`, żeby oszczędzić pamięć.
+
+# %% [markdown] lang="en"
+# # In-place operations and the version counter
+#
+# An in-place operation writes its result into the memory of its input. Autograd watches
+# such writes with a counter, and the counter does not see everything. After this lesson
+# you can say of any write whether it ends in an exception, in a correct gradient or in a
+# silently broken one, and how many bytes it really saves.
+#
+# ## The block that was meant to change nothing
+#
+# A residual block adds the output of a branch to its input. If the weights of the branch
+# are zero, the block should return its input bit for bit: that is how training of deep
+# networks often starts. Somebody put `inplace=True` into the branch to save memory.
+
+# %% fold=true
+import copy
+import hashlib
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Helpers; a downloaded notebook contains them.
+from snippets.bilingual import say
+from snippets.figures import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, show_figure
+from snippets.memory import MemoryMeter
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+
+
+# %%
+class Block(nn.Module):
+    """Add relu and a linear layer, whose weights are zero, to the input."""
+
+    def __init__(self, width: int, inplace: bool) -> None:
+        super().__init__()
+        linear = nn.Linear(width, width)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        self.branch = nn.Sequential(nn.ReLU(inplace=inplace), linear)
+
+    def forward(self, h: Tensor) -> Tensor:  # (batch, width) -> (batch, width)
+        result: Tensor = h + self.branch(h)
+        return result
+
+
+stem = nn.Linear(32, 32)
+x_in = torch.randn(1000, 32)
+changed: dict[bool, float] = {}
+for inplace in (False, True):
+    h_out = Block(32, inplace)(stem(x_in))
+    h_out.sum().backward()
+    changed[inplace] = 100 * (h_out != stem(x_in)).float().mean().item()
+changed_plain = changed[False]
+changed_in_place = changed[True]
+print(f"{changed_plain=:.1f} {changed_in_place=:.1f}")
+assert changed_plain == 0
+assert 45 < changed_in_place < 55
+
+# %% [markdown] lang="pl"
+# Zwykły blok zmienił {{ changed_plain:.1f }}% liczb, blok z `inplace=True`
+# {{ changed_in_place:.1f }}%. Wyjątku nie było, także w przejściu wstecz. Pytanie lekcji:
+# **który zapis w miejscu autograd zauważy, który popsuje wynik po cichu i co w zamian
+# zyskujesz?**
+#
+# ## Zapis po fakcie
+#
+# Zacznijmy od najmniejszego programu: policzmy `y` z `h`, a dopiero potem zmieńmy `h`.
+
+# %% [markdown] lang="en"
+# The plain block changed {{ changed_plain:.1f }}% of the numbers, the block with
+# `inplace=True` {{ changed_in_place:.1f }}%. There was no exception, in the backward pass
+# either. The question of this lesson: **which in-place write does autograd notice, which
+# one silently breaks the result, and what do you gain in return?**
+#
+# ## A write after the fact
+#
+# Let's start with the smallest program: compute `y` from `h`, and only then change `h`.
+
+# %% [markdown] lang="pl" predict="write-after"
+# ```python
+# h = w * 1
+# y = h ** 2       # drugi program: y = h.exp()
+# h.mul_(10)
+# y.backward()
+# ```
+#
+# Który z dwóch programów zgłosi wyjątek?
+#
+# - [ ] Oba
+#
+#   Zapis do `h` zwiększa licznik w obu programach, ale sprawdzany jest tylko licznik
+#   tensora, który operacja zapamiętała. Funkcja `exp` nie zapamiętała `h`.
+#
+# - [x] Tylko ten z `h ** 2`
+#
+#   Pochodna $h^2$ to $2h$, więc potęga zapamiętała wejście. Pochodna $e^h$ to $e^h$, więc
+#   `exp` zapamiętała wynik, którego nikt nie ruszył: gradient wyszedł {{ exp_gradient:.3f }},
+#   czyli taki jak bez zapisu.
+#
+# - [ ] Żaden: autograd zachował wartości z przejścia w przód
+#
+#   Autograd zachowuje tensory, nie kopie wartości. Kopiowanie kosztowałoby pamięć przy
+#   każdej operacji.
+
+# %% [markdown] lang="en" predict="write-after"
+# ```python
+# h = w * 1
+# y = h ** 2       # the second program: y = h.exp()
+# h.mul_(10)
+# y.backward()
+# ```
+#
+# Which of the two programs raises?
+#
+# - [ ] Both
+#
+#   The write to `h` raises the counter in both programs, but only the counter of a tensor
+#   that the operation saved is checked. The function `exp` did not save `h`.
+#
+# - [x] Only the one with `h ** 2`
+#
+#   The derivative of $h^2$ is $2h$, so the power saved its input. The derivative of $e^h$
+#   is $e^h$, so `exp` saved its result, which nobody touched: the gradient came out as
+#   {{ exp_gradient:.3f }}, the same as without the write.
+#
+# - [ ] Neither: autograd kept the values of the forward pass
+#
+#   Autograd keeps tensors, not copies of values. Copying would cost memory at every
+#   operation.
+
+# %%
+w = torch.tensor(2.0, requires_grad=True)
+h = w * 1
+y = h.exp()
+h.mul_(10)
+y.backward()
+assert w.grad is not None
+exp_gradient = w.grad.item()
+assert math.isclose(exp_gradient, math.exp(2), rel_tol=1e-6)
+print(f"{exp_gradient=:.3f}")
+
+# %% raises="RuntimeError: one of the variables needed for gradient computation has been modified by an inplace operation: [torch.FloatTensor []], which is output 0 of Mul, is at version 1; expected version 0 instead."
+h = w * 1
+y = h**2
+h.mul_(10)
+y.backward()
+
+# %% [markdown] lang="pl"
+# Komunikat mówi o wersji 1 tam, gdzie oczekiwana była wersja 0. To ślad mechanizmu.
+#
+# ## Czyj to licznik
+#
+# Każdy tensor ma **licznik wersji** (*version counter*), widoczny jako `_version`. Zapis w
+# miejscu zwiększa go o jeden. Pytanie brzmi, kto dzieli licznik, a kto tylko pamięć.
+
+# %% [markdown] lang="en"
+# The message speaks of version 1 where version 0 was expected. That is a trace of the
+# mechanism.
+#
+# ## Whose counter is it
+#
+# Every tensor has a **version counter**, visible as `_version`. An in-place write raises
+# it by one. The question is who shares the counter, and who shares only the memory.
+
+# %%
+x = torch.zeros(4)
+handles = {
+    "x": x,
+    "x[:2]": x[:2],
+    "x.detach()": x.detach(),
+    "x.data": x.data,
+}
+x.add_(1)
+versions = {name: handle._version for name, handle in handles.items()}
+print(versions)
+assert versions == {"x": 1, "x[:2]": 1, "x.detach()": 1, "x.data": 0}
+assert all(handle[0] == 1 for handle in handles.values())  # one memory
+
+# %% fold=true
+
+
+def draw_handles(owners: Mapping[str, Tensor]) -> None:
+    """Draw which handles lead to which counter; all lead to one storage."""
+    fig, ax = plt.subplots(figsize=(7.2, 2.5))
+    first = next(iter(owners.values()))
+    names = [*owners, "x.numpy()"]
+    for row, name in enumerate(names):
+        at = len(names) - 1 - row
+        ax.text(0, at, name, family="monospace", va="center", fontsize=10)
+        counts = name in owners
+        shared = counts and owners[name]._version == first._version
+        if counts:
+            colour, height = (BLUE, 3.0) if shared else (ORANGE, 1.0)
+            ax.plot([2.1, 4.1], [at, height], color=colour)
+        ax.plot([2.1, 7.6], [at - 0.12, 2.0], color=GRAY, lw=1, ls=":")
+    for height, colour, owner in ((3.0, BLUE, "x"), (1.0, ORANGE, "x.data")):
+        box = FancyBboxPatch((4.1, height - 0.4), 2.3, 0.8, fc="none", ec=colour, lw=2)
+        box.set_boxstyle("round", pad=0.05)
+        ax.add_patch(box)
+        label = f"version {owners[owner]._version}"
+        ax.text(5.25, height, label, color=colour, ha="center", va="center")
+    for cell, value in enumerate(owners["x"].tolist()):
+        ax.add_patch(Rectangle((7.7 + 0.7 * cell, 1.6), 0.7, 0.8, fc="none", ec=GRAY))
+        ax.text(
+            8.05 + 0.7 * cell, 2.0, f"{value:g}", ha="center", va="center", fontsize=9
+        )
+    ax.text(9.1, 2.75, "one storage", color=GRAY, ha="center")
+    ax.set(xlim=(-0.1, 10.7), ylim=(-0.6, 4.6))
+    ax.axis("off")
+    counters = {f"version {owner._version}" for owner in owners.values()}
+    show_figure(
+        fig,
+        alt_pl="Pięć uchwytów do jednego magazynu. Od x, x[:2] i x.detach() biegną linie "
+        "do wspólnego licznika, od x.data do osobnego, który stoi niżej, a od x.numpy() do "
+        "żadnego.",
+        alt_en="Five handles to one storage. Lines lead from x, x[:2] and x.detach() to a "
+        "shared counter, from x.data to one of its own, which is lower, and from x.numpy() "
+        "to none.",
+        pl={
+            "one storage": "jeden magazyn",
+            **{text: text.replace("version", "wersja") for text in counters},
+        },
+        same=set(names),
+    )
+
+
+draw_handles(handles)
+
+# %% [markdown] lang="pl"
+# Linie ciągłe prowadzą do liczników, kropkowane do pamięci. Widok i wynik `detach`
+# korzystają z licznika oryginału, atrybut `data` dostał własny, a tablica NumPy nie ma
+# żadnego. Zapisy przez dwa ostatnie uchwyty powinny więc zmienić liczby i nie zostawić
+# śladu na liczniku `x`.
+
+# %% [markdown] lang="en"
+# Solid lines lead to counters, dotted ones to memory. A view and the result of `detach` use
+# the counter of the original, the attribute `data` got one of its own, and a NumPy array
+# has none. So writes through the last two handles should change the numbers and leave no
+# trace on the counter of `x`.
+
+# %%
+array = x.numpy()
+array[:] = 5
+handles["x.data"].mul_(2)
+assert x.tolist() == [10.0] * 4  # both writes arrived
+assert x._version == 1  # and neither was counted
+x[0] = 0
+torch.add(x, 1, out=x)
+x = x + 1  # a new tensor with a counter of its own
+assert (handles["x"]._version, x._version) == (3, 0)
+
+# %% [markdown] lang="pl"
+# Oba zapisy zmieniły cztery liczby, a licznik stał w miejscu. Przypisanie `x[0] = 0` i
+# argument `out` już policzył, a `x = x + 1` utworzyło nowy tensor z nowym licznikiem.
+#
+# ## Co operacja zapamiętuje
+#
+# Licznik jest sprawdzany tylko tam, gdzie tensor był potrzebny do gradientu. Operacja
+# zapisuje w swoim węźle grafu **zapamiętane tensory** (*saved tensors*) razem z ich
+# wersją. Atrybuty `_saved_self` i `_saved_result` mówią, co to było: wejście czy wynik.
+
+# %% [markdown] lang="en"
+# Both writes changed the four numbers, and the counter stood still. It did count the
+# assignment `x[0] = 0` and the argument `out`, and `x = x + 1` made a new tensor with a new
+# counter.
+#
+# ## What an operation saves
+#
+# The counter is checked only where the tensor was needed for the gradient. An operation
+# stores **saved tensors** in its node of the graph, together with their version. The
+# attributes `_saved_self` and `_saved_result` tell what it was: the input or the result.
+
+# %%
+Number = Callable[[Tensor], Tensor]
+OPERATIONS: dict[str, Number] = {
+    "h * 3": lambda h: h * 3,
+    "h ** 2": lambda h: h**2,
+    "h.sin()": torch.sin,
+    "h.exp()": torch.exp,
+    "h.sigmoid()": torch.sigmoid,
+}
+
+
+def saves(operation: Number) -> str:
+    """Tell whether an operation of one tensor saves its input, its result or nothing."""
+    node = operation(torch.ones(1, requires_grad=True) * 1).grad_fn
+    kinds = {"_saved_self": "input", "_saved_result": "result"}
+    held = [
+        kinds[name] for name in kinds if isinstance(getattr(node, name, None), Tensor)
+    ]
+    return held[0] if held else "nothing"
+
+
+saved_by = {name: saves(operation) for name, operation in OPERATIONS.items()}
+print(saved_by)
+assert list(saved_by.values()) == ["nothing", "input", "input", "result", "result"]
+assert [saves(f) for f in (torch.tanh, torch.relu, F.gelu)] == [
+    "result",
+    "result",
+    "input",
+]
+
+# %% [markdown] lang="pl"
+# Teraz pełna tabela: pięć operacji i sześć zapisów. Zapis następuje zawsze po policzeniu
+# `y`, więc prawdziwy gradient to ten bez zapisu.
+
+# %% [markdown] lang="en"
+# Now the whole table: five operations and six writes. The write always comes after `y` has
+# been computed, so the true gradient is the one without the write.
+
+# %%
+Write = Callable[[Tensor, Tensor], object]
+WRITES: dict[str, Write] = {
+    "h.mul_(10)": lambda h, y: h.mul_(10),
+    "h.detach().mul_(10)": lambda h, y: h.detach().mul_(10),
+    "h.data.mul_(10)": lambda h, y: h.data.mul_(10),
+    "h.numpy() *= 10": lambda h, y: h.detach().numpy().__imul__(10),
+    "y.detach().mul_(10)": lambda h, y: y.detach().mul_(10),
+    "y.data.mul_(10)": lambda h, y: y.data.mul_(10),
+}
+
+
+def gradient(operation: Number, write: Write) -> float | str:
+    """Write after the forward pass; return dy/dw at w = 2, or the message of the error."""
+    w = torch.tensor([2.0], requires_grad=True)
+    h = w * 1
+    y = operation(h)
+    write(h, y)
+    try:
+        return torch.autograd.grad(y, w, torch.ones_like(y))[0].item()
+    except RuntimeError as error:
+        return str(error)
+
+
+def outcome(operation: Number, write: Write) -> str:
+    truth = gradient(operation, lambda h, y: None)
+    got = gradient(operation, write)
+    if isinstance(got, str):
+        assert "has been modified by an inplace operation" in got
+        return "error"
+    assert isinstance(truth, float)
+    return "right" if math.isclose(got, truth, rel_tol=1e-6) else "wrong"
+
+
+table = [[outcome(f, write) for write in WRITES.values()] for f in OPERATIONS.values()]
+for name, row in zip(OPERATIONS, table, strict=True):
+    print(f"{name:12}", *(f"{cell:6}" for cell in row))
+untouched = ["right"] * 4
+tracked = ["error", "error", "wrong", "wrong"]
+assert table == [
+    [*untouched, "right", "right"],  # saves nothing
+    [*tracked, "right", "right"],  # saves its input
+    [*tracked, "right", "right"],
+    [*untouched, "error", "wrong"],  # saves its result
+    [*untouched, "error", "wrong"],
+]
+wrong_square = gradient(OPERATIONS["h ** 2"], WRITES["h.data.mul_(10)"])
+right_square = gradient(OPERATIONS["h ** 2"], lambda h, y: None)
+assert (right_square, wrong_square) == (4, 40)
+
+# %% fold=true
+looks = {"right": (GREEN, "✓"), "error": (BLUE, "!"), "wrong": (RED, "✗")}
+fig, ax = plt.subplots(figsize=(7.2, 3.2))
+for i, cells in enumerate(table):
+    for j, cell in enumerate(cells):
+        colour, sign = looks[cell]
+        at = (j + 0.05, len(table) - 1 - i + 0.05)
+        ax.add_patch(Rectangle(at, 0.9, 0.9, fc=colour, alpha=0.25, ec=colour, lw=1.5))
+        ax.text(
+            j + 0.5, len(table) - i - 0.5, f"{sign} {cell}", ha="center", va="center"
+        )
+ax.set(xlim=(0, len(WRITES)), ylim=(0, len(table)))
+ax.set_xticks(
+    [j + 0.5 for j in range(len(WRITES))], list(WRITES), rotation=25, ha="right"
+)
+labels = [f"{name}\nsaves: {saved_by[name]}" for name in OPERATIONS]
+ax.set_yticks([len(table) - i - 0.5 for i in range(len(table))], labels)
+ax.tick_params(length=0, labelsize=9)
+ax.spines[:].set_visible(False)
+polish_saved = {"input": "wejście", "result": "wynik", "nothing": "nic"}
+show_figure(
+    fig,
+    alt_pl="Tabela: pięć operacji w wierszach, sześć zapisów w kolumnach. Wyjątek pojawia "
+    "się tylko tam, gdzie zapis przez mul_ lub detach trafia w zapamiętany tensor. Zapisy "
+    "przez data i NumPy w tych samych miejscach dają zły gradient bez wyjątku.",
+    alt_en="A table with five operations as rows and six writes as columns. An error "
+    "appears only where a write through mul_ or detach hits the saved tensor. Writes "
+    "through data and NumPy in the same places give a wrong gradient without an error.",
+    pl={
+        "✓ right": "✓ dobrze",
+        "! error": "! wyjątek",
+        "✗ wrong": "✗ źle",
+        **{
+            label: f"{name}\nzapamiętuje: {polish_saved[saved_by[name]]}"
+            for name, label in zip(OPERATIONS, labels, strict=True)
+        },
+    },
+    same=set(WRITES),
+)
+
+# %% [markdown] lang="pl"
+# Cała tabela wynika z dwóch pytań. Czy zapis trafił w tensor, który operacja zapamiętała?
+# Jeśli nie, gradient jest poprawny. Czy zapis było widać na liczniku? Jeśli tak, dostajesz
+# wyjątek, a jeśli nie, gradient policzony ze zmienionej liczby: dla `h ** 2` i zapisu przez
+# `data` wyszło {{ wrong_square:.0f }} zamiast {{ right_square:.0f }}.
+#
+# W źródłach PyTorcha wersję zapisuje i porównuje klasa `SavedVariable`
+# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)),
+# a o tym, co operacja zapamiętuje, decyduje jej wzór w pliku
+# [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
+#
+# Blok z początku lekcji jest już jasny. Operacja `relu_` zapisała do `h`, a przed nią
+# nikt `h` nie zapamiętał: warstwa `Linear` zapamiętała swoje wejście i wagi, nie wynik.
+# Żaden licznik się nie sprzeciwił, a dodawanie użyło już zmienionego `h`.
+#
+# ## Licznik wersji od zera
+#
+# Zbudujmy ten mechanizm dla jednej liczby: pamięć, licznik, uchwyt i operacje, które
+# zapamiętują wejście, wynik albo nic.
+
+# %% [markdown] lang="en"
+# The whole table follows from two questions. Did the write hit a tensor that the operation
+# saved? If not, the gradient is right. Was the write visible on the counter? If so, you get
+# an exception, if not, a gradient computed from the changed number: for `h ** 2` and the
+# write through `data` it came out as {{ wrong_square:.0f }} instead of
+# {{ right_square:.0f }}.
+#
+# In PyTorch's source the class `SavedVariable` stores and compares the version
+# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)),
+# and what an operation saves is decided by its formula in
+# [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
+#
+# The block from the beginning is clear now. The operation `relu_` wrote to `h`, and nobody
+# had saved `h` before it: the layer `Linear` saved its input and its weights, not its
+# result. No counter objected, and the addition used the `h` that had already changed.
+#
+# ## The version counter from scratch
+#
+# Let's build this mechanism for a single number: memory, a counter, a handle, and
+# operations that save their input, their result or nothing.
+
+
+# %%
+@dataclass
+class Version:
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A number in memory: `cell` is its storage, of one element."""
+
+    cell: list[float]
+    version: Version = field(default_factory=Version)
+
+    def detach(self) -> "Handle":
+        return Handle(self.cell, self.version)
+
+    @property
+    def data(self) -> "Handle":
+        return Handle(self.cell)  # the same memory, a counter of its own
+
+    def mul_(self, factor: float) -> None:
+        self.cell[0] *= factor
+        self.version.count += 1
+
+
+@dataclass(frozen=True)
+class Operation:
+    forward: Callable[[float], float]
+    slope: Callable[[float], float]  # a function of what was saved
+    saves: Literal["input", "result", "nothing"]
+
+
+MINI = {
+    "h * 3": Operation(lambda h: 3 * h, lambda _: 3.0, "nothing"),
+    "h ** 2": Operation(lambda h: h * h, lambda h: 2 * h, "input"),
+    "h.sin()": Operation(math.sin, math.cos, "input"),
+    "h.exp()": Operation(math.exp, lambda y: y, "result"),
+    "h.sigmoid()": Operation(
+        lambda h: 1 / (1 + math.exp(-h)), lambda y: y * (1 - y), "result"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    operation: Operation
+    saved: Handle
+    saved_version: int
+
+    @classmethod
+    def record(cls, operation: Operation, h: Handle, y: Handle) -> "Node":
+        saved = y if operation.saves == "result" else h
+        return cls(operation, saved, saved.version.count)
+
+    def slope(self) -> float:
+        now, then = self.saved.version.count, self.saved_version
+        if self.operation.saves != "nothing" and now != then:
+            raise RuntimeError(f"is at version {now}; expected version {then} instead")
+        return self.operation.slope(self.saved.cell[0])
+
+
+# %% [markdown] lang="pl"
+# Wyrocznią jest PyTorch. Losowy program to łańcuch trzech operacji, po którym następują
+# najwyżej dwa zapisy w losowych miejscach. Porównujemy gradient, a gdy jest wyjątek, także
+# obie wersje z komunikatu.
+
+# %% [markdown] lang="en"
+# PyTorch is the oracle. A random program is a chain of three operations, followed by at
+# most two writes in random places. We compare the gradient and, if there is an exception,
+# both versions from its message.
+
+
+# %% fold=true
+@dataclass(frozen=True)
+class Program:
+    start: float
+    chain: tuple[str, ...]
+    writes: tuple[tuple[int, str, float], ...]  # which value, through what, factor
+
+
+def random_program(rng: random.Random) -> Program:
+    chain = tuple(rng.choice(list(MINI)) for _ in range(3))
+    writes = tuple(
+        (
+            rng.randrange(3),
+            rng.choice(("mul_", "detach", "data")),
+            rng.choice((0.5, 2.0)),
+        )
+        for _ in range(rng.randint(0, 2))
+    )
+    return Program(rng.uniform(0.1, 1.0), chain, writes)
+
+
+def mini(program: Program) -> float | str:
+    values, nodes = [Handle([program.start])], []
+    for name in program.chain:
+        values.append(Handle([MINI[name].forward(values[-1].cell[0])]))
+        nodes.append(Node.record(MINI[name], values[-2], values[-1]))
+    for index, way, factor in program.writes:
+        h = values[index]
+        {"mul_": h, "detach": h.detach(), "data": h.data}[way].mul_(factor)
+    try:
+        return math.prod(node.slope() for node in reversed(nodes))
+    except RuntimeError as error:
+        return str(error)
+
+
+def oracle(program: Program) -> float | str:
+    w = torch.tensor(program.start, dtype=torch.float64, requires_grad=True)
+    values = [w * 1]
+    for name in program.chain:
+        values.append(OPERATIONS[name](values[-1]))
+    result = values[-1]
+    for index, way, factor in program.writes:
+        h = values[index]
+        {"mul_": h, "detach": h.detach(), "data": h.data}[way].mul_(factor)
+    try:
+        return torch.autograd.grad(result, w)[0].item()
+    except RuntimeError as error:
+        return str(error)
+
+
+# %%
+tried = 1000
+rng = random.Random(0)
+programs = [random_program(rng) for _ in range(tried)]
+agreed = raised = 0
+for program in programs:
+    ours, theirs = mini(program), oracle(program)
+    if isinstance(ours, str):
+        raised += 1
+        agreed += isinstance(theirs, str) and ours in theirs
+    else:
+        agreed += isinstance(theirs, float) and math.isclose(ours, theirs, rel_tol=1e-9)
+print(f"{agreed=} of {tried}, {raised=}")
+assert agreed == tried
+assert 100 < raised < 900
+
+# %% [markdown] lang="pl"
+# Zgodność: {{ agreed }} na {{ tried }}, w tym {{ raised }} wyjątków z tymi samymi numerami
+# wersji. Licznik nie wie, czy wartość naprawdę się zmieniła. Wie tylko, że ktoś pisał przez
+# uchwyt, który go dzieli.
+#
+# ## Ile bajtów oszczędza `inplace=True`
+#
+# Zmierzmy to, po co ta flaga jest. Sieć to osiem warstw `Linear` o szerokości 256, po
+# każdej `ReLU`, a partia ma 512 wierszy: jedna aktywacja zajmuje {{ activation_bytes }} B.
+
+# %% [markdown] lang="en"
+# Agreement: {{ agreed }} out of {{ tried }}, {{ raised }} exceptions with the same version
+# numbers among them. The counter does not know whether the value really changed. It knows
+# only that somebody wrote through a handle that shares it.
+#
+# ## How many bytes `inplace=True` saves
+#
+# Let's measure what the flag is there for. The network has eight `Linear` layers of width
+# 256, each followed by `ReLU`, and the batch has 512 rows: one activation takes
+# {{ activation_bytes }} B.
+
+# %% [markdown] lang="pl" predict="inplace-bytes"
+# O ile niższy będzie szczyt pamięci w całym kroku treningu (przejście w przód i wstecz)
+# z `inplace=True`?
+#
+# - [ ] Prawie o połowę: `ReLU` nie tworzy drugiego tensora
+#
+#   Drugi tensor powstaje, ale pierwszy zaraz znika: `ReLU` zapamiętuje wynik, a wyniku
+#   warstwy `Linear` nikt nie zapamiętał. Po przejściu w przód obie sieci trzymają
+#   {{ live_plain }} B.
+#
+# - [ ] O jedną aktywację
+#
+#   Tak jest w samym przejściu w przód: {{ forward_plain }} B wobec {{ forward_in_place }} B.
+#   Szczyt całego kroku wypada jednak w przejściu wstecz.
+#
+# - [x] Wcale
+#
+#   Szczyt kroku to {{ step_plain }} B w obu sieciach. Tensory zapamiętane są te same.
+
+# %% [markdown] lang="en" predict="inplace-bytes"
+# How much lower is the memory peak of a whole training step (forward and backward) with
+# `inplace=True`?
+#
+# - [ ] Almost by half: `ReLU` does not make a second tensor
+#
+#   The second tensor is made, but the first one disappears at once: `ReLU` saves its
+#   result, and nobody saved the result of the `Linear` layer. After the forward pass both
+#   networks hold {{ live_plain }} B.
+#
+# - [ ] By one activation
+#
+#   That is so in the forward pass alone: {{ forward_plain }} B against
+#   {{ forward_in_place }} B. The peak of the whole step, however, falls in the backward pass.
+#
+# - [x] Not at all
+#
+#   The peak of the step is {{ step_plain }} B in both networks. The saved tensors are the
+#   same.
+
+
+# %%
+@dataclass(frozen=True)
+class Bytes:
+    live: int  # after the forward pass
+    forward: int  # peak of the forward pass
+    step: int  # peak of forward and backward
+
+
+def training_bytes(net: nn.Module, x: Tensor) -> Bytes:
+    with MemoryMeter() as meter:
+        y = net(x)
+        live, forward = meter.live, meter.peak
+        y.sum().backward()
+    return Bytes(live, forward, meter.peak)
+
+
+def stack(inplace: bool, *, norm: bool = False) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(8):
+        layers += [nn.Linear(256, 256)]
+        layers += [nn.BatchNorm1d(256)] if norm else []
+        layers += [nn.ReLU(inplace)]
+    return nn.Sequential(*layers)
+
+
+batch = torch.randn(512, 256)
+activation_bytes = batch.nbytes
+plain, in_place = (training_bytes(stack(flag), batch) for flag in (False, True))
+live_plain, forward_plain, step_plain = plain.live, plain.forward, plain.step
+forward_in_place = in_place.forward
+print(plain, in_place, sep="\n")
+assert (plain.live, plain.step) == (in_place.live, in_place.step)
+assert plain.live == 8 * activation_bytes  # the eight results of relu
+assert plain.forward - in_place.forward == activation_bytes
+
+plain, in_place = (
+    training_bytes(stack(flag, norm=True), batch) for flag in (False, True)
+)
+assert (plain.live, plain.step) == (in_place.live, in_place.step)
+plain, in_place = (
+    training_bytes(nn.Sequential(nn.Linear(256, 256), Block(256, flag)), batch)
+    for flag in (False, True)
+)
+assert plain.live == in_place.live  # the block from the beginning: 0 bytes
+
+# %% [markdown] lang="pl"
+# Z `BatchNorm1d` między warstwami jest tak samo, a blok rezydualny z początku lekcji za
+# zmianę połowy liczb oszczędził 0 B. Flaga pomaga tam, gdzie niczego nie trzeba
+# zapamiętać, a szczyt wypada na jednej dużej aktywacji.
+
+# %% [markdown] lang="en"
+# With `BatchNorm1d` between the layers it is the same, and the residual block from the
+# beginning saved 0 B in exchange for changing half of the numbers. The flag helps where
+# nothing has to be saved and the peak falls on a single large activation.
+
+# %%
+inference: dict[bool, int] = {}
+for flag in (False, True):
+    wide = nn.Sequential(nn.Linear(64, 1024), nn.ReLU(flag))
+    with torch.no_grad(), MemoryMeter() as meter:
+        wide(torch.randn(512, 64))
+    inference[flag] = meter.peak
+inference_ratio = inference[False] / inference[True]
+print(f"{inference=} {inference_ratio=:.2f}")
+assert inference[False] - inference[True] == 512 * 1024 * 4
+
+# %% fold=true
+groups = {
+    "training: forward": (forward_plain, forward_in_place),
+    "training: whole step": (step_plain, step_plain),
+    "no_grad": (inference[False], inference[True]),
+}
+fig, ax = plt.subplots(figsize=(7.2, 2.4))
+for place, pair in enumerate(groups.values()):
+    for offset, value, colour in zip((0.19, -0.19), pair, (GRAY, PURPLE), strict=True):
+        ax.barh(-place + offset, value / 2**20, height=0.34, color=colour)
+        ax.text(
+            value / 2**20 + 0.05, -place + offset, f"{value / 2**20:.2f}", va="center"
+        )
+ax.set_yticks([0, -1, -2], list(groups))
+ax.set(xlabel="peak, MiB", xlim=(0, 6.4))
+ax.text(6.3, -1.85, "ReLU()", color=GRAY, family="monospace", ha="right")
+ax.text(6.3, -2.25, "ReLU(inplace=True)", color=PURPLE, family="monospace", ha="right")
+show_figure(
+    fig,
+    alt_pl="Trzy pary słupków ze szczytem pamięci. W przejściu w przód słupek z "
+    "inplace=True jest krótszy o jedną aktywację, w całym kroku oba są równe, a pod no_grad "
+    "słupek z inplace=True jest prawie o połowę krótszy.",
+    alt_en="Three pairs of bars with the memory peak. In the forward pass the bar with "
+    "inplace=True is shorter by one activation, in the whole step both are equal, and under "
+    "no_grad the bar with inplace=True is almost half as long.",
+    pl={
+        "training: forward": "trening: w przód",
+        "training: whole step": "trening: cały krok",
+        "peak, MiB": "szczyt, MiB",
+    },
+    same={"no_grad", "ReLU()", "ReLU(inplace=True)"},
+)
+
+# %% [markdown] lang="pl"
+# Pod `no_grad` szczyt spadł {{ inference_ratio:.2f }} raza: bez gradientu nikt nie trzyma
+# poprzednich aktywacji, więc widać ten jeden tensor mniej. W całym kroku treningu słupki
+# są równe.
+#
+# ## Co się psuje i jak to zauważyć
+#
+# Liści grafu autograd broni od razu, bez czekania na przejście wstecz: po zapisie do
+# parametru nie byłoby komu oddać gradientu.
+
+# %% [markdown] lang="en"
+# Under `no_grad` the peak fell by a factor of {{ inference_ratio:.2f }}: without gradients
+# nobody holds earlier activations, so the one tensor less shows. In the whole training step
+# the bars are equal.
+#
+# ## What breaks and how to notice
+#
+# Autograd defends the leaves of the graph at once, without waiting for the backward pass:
+# after a write to a parameter there would be nobody to hand the gradient to.
+
+# %% raises="RuntimeError: a leaf Variable that requires grad is being used in an in-place operation."
+weight = torch.ones(3, requires_grad=True)
+with torch.no_grad():
+    weight -= 0.1  # what an optimizer does: not recorded, but counted
+assert (weight.is_leaf, weight._version) == (True, 1)
+weight -= 0.1
+
+# %% [markdown] lang="pl"
+# Poza grafem nie pilnuje nikt. Zbiór danych, który normalizuje próbkę w miejscu, zmienia
+# własną pamięć podręczną. W następnej epoce normalizuje liczby już znormalizowane. A
+# słownik `state_dict()` nie jest kopią wag, tylko zbiorem uchwytów do nich.
+
+# %% [markdown] lang="en"
+# Outside the graph nobody is watching. A data set that normalises a sample in place changes
+# its own cache. In the next epoch it normalises numbers that are normalised already. And
+# the dictionary `state_dict()` is not a copy of the weights but a set of handles to them.
+
+
+# %%
+@dataclass(frozen=True)
+class Cached:
+    rows: Tensor  # (samples, features)
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = self.rows[index]  # a view
+        x -= 5
+        x /= 3
+        return x
+
+
+dataset = Cached(5 + 3 * torch.randn(1000, 8))
+epoch_means = []
+for _ in range(3):
+    epoch = torch.stack([dataset[i] for i in range(1000)])
+    epoch_means.append(epoch.mean().item())
+first_mean, second_mean, third_mean = epoch_means
+print([round(mean, 2) for mean in epoch_means])
+assert abs(first_mean) < 0.1
+assert math.isclose(second_mean, (first_mean - 5) / 3, abs_tol=1e-4)
+assert third_mean < -2
+
+model = nn.Linear(2, 2)
+best, kept = model.state_dict(), copy.deepcopy(model.state_dict())
+with torch.no_grad():
+    model.weight.add_(1)
+assert torch.equal(best["weight"], model.weight)  # "the best weights" moved along
+assert torch.equal(kept["weight"] + 1, model.weight)
+
+# %% [markdown] lang="pl"
+# Średnia w kolejnych epokach: {{ first_mean:.2f }}, {{ second_mean:.2f }},
+# {{ third_mean:.2f }}.
+#
+# Strażnik, którego możesz wkleić do swojego kodu: porównuje wejścia każdego modułu przed
+# wywołaniem i po nim. Używa kopii, więc zobaczy także zapis przez `data` i NumPy. Modułów,
+# które same deklarują `inplace=True`, nie sprawdza, bo `Linear` i `ReLU(inplace=True)` w
+# jednym szeregu są w porządku: alarm podnosi dopiero moduł, który zmienił **swoje** wejście.
+
+# %% [markdown] lang="en"
+# The mean in consecutive epochs: {{ first_mean:.2f }}, {{ second_mean:.2f }},
+# {{ third_mean:.2f }}.
+#
+# A guard that you can paste into your code: it compares the inputs of every module before
+# and after the call. It uses copies, so it also sees a write through `data` and NumPy. It
+# skips modules that declare `inplace=True` themselves, because `Linear` and
+# `ReLU(inplace=True)` in a row are fine: the alarm comes from the module that changed
+# **its own** input.
+
+
+# %%
+@contextmanager
+def inputs_untouched(model: nn.Module) -> Iterator[None]:
+    """Raise if a module changes a tensor that it was given. For one batch: it copies."""
+    before: list[list[Tensor]] = []
+
+    def tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Tensor]:
+        return [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+
+    def enter(
+        _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        before.append([a.detach().clone() for a in tensors(args, kwargs)])
+
+    def leave(
+        module: nn.Module,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        _: object,
+    ) -> None:
+        for old, new in zip(before.pop(), tensors(args, kwargs), strict=True):
+            if not torch.equal(old, new.detach()):
+                raise RuntimeError(f"{names[module]} changed its input in place")
+
+    names = {module: name or "model" for name, module in model.named_modules()}
+    hooks = []
+    for module in names:
+        if not getattr(module, "inplace", False):
+            hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.append(module.register_forward_hook(leave, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+with inputs_untouched(safe := stack(True)):
+    safe(batch)  # Linear, ReLU(inplace=True): no alarm
+
+
+def alarm(model: nn.Module) -> str:
+    try:
+        with inputs_untouched(model):
+            model(torch.randn(4, 32))
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
+class Sneaky(nn.Module):
+    """Write through something that no counter sees."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        np.abs(h.detach().numpy(), out=h.detach().numpy())
+        return h + 1
+
+
+alarms = [alarm(nn.Sequential(stem, layer)) for layer in (Block(32, True), Sneaky())]
+print(*alarms, sep="\n")
+assert alarms == [f"{name} changed its input in place" for name in ("1.branch", "1")]
+assert alarm(nn.Sequential(stem, Block(32, False))) == "nothing"
+
+# %% [markdown] lang="pl"
+# Gdy zapis z zewnątrz jest zamierzony, na przykład we własnym jądrze obliczeniowym, możesz
+# go zgłosić: `torch.autograd.graph.increment_version` zwiększa licznik. Cichy zapis przez
+# NumPy zamienia się wtedy w wyjątek.
+
+# %% [markdown] lang="en"
+# If a write from outside is intended, for example in a kernel of your own, you can announce
+# it: `torch.autograd.graph.increment_version` raises the counter. The silent write through
+# NumPy then becomes an exception.
+
+
+# %%
+def announced(h: Tensor, _: Tensor) -> None:
+    h.detach().numpy().__imul__(10)
+    torch.autograd.graph.increment_version(h)
+
+
+message = gradient(OPERATIONS["h ** 2"], announced)
+assert isinstance(message, str)
+assert "is at version 1; expected version 0" in message
+
+# %% [markdown] lang="pl"
+# Na GPU liczniki działają tak samo, bo żyją w opisie tensora, nie w jego danych (tu
+# niemierzone). Wszystkie bajty na tej stronie pochodzą z CPU.
+#
+# ## Co już umiesz
+#
+# - Powiesz, czy operacja zapamiętuje wejście, wynik, czy nic, i co zmieni zapis.
+# - Rozpoznasz zapisy, których licznik nie widzi: `data`, NumPy i dodawanie po `relu_`.
+# - Nie zapłacisz za `inplace=True` błędem, gdy w treningu nie oszczędza ono ani bajta.
+#
+# Dalej: [indeksowanie zaawansowane](04_advanced_indexing.py) o zapisach z powtórzonym
+# indeksem i [einops](06_einops.py). W dokumentacji:
+# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
+#
+# ## Pasy: sprawdź się
+
+# %% [markdown] lang="en"
+# On a GPU the counters work the same way, because they live in the description of the
+# tensor, not in its data (not measured here). All bytes on this page come from a CPU.
+#
+# ## Now you can
+#
+# - Tell whether an operation saves its input, its result or nothing, and what a write
+#   changes.
+# - Recognise the writes that the counter does not see: `data`, NumPy, and an addition after
+#   `relu_`.
+# - Avoid paying for `inplace=True` with a bug when in training it does not save a byte.
+#
+# Next: [advanced indexing](04_advanced_indexing.py) on writes with repeated indices, and
+# [einops](06_einops.py). In the documentation:
+# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
+#
+# ## Belts: test yourself
+
+
+# %% [markdown] lang="pl" exercise="predict-outcomes" role="prompt" belt="white" minutes=8
+# ### Biały: przewidź wynik zapisu
+#
+# Dla każdej pary operacji i zapisu wpisz `"right"`, `"error"` albo `"wrong"`: co stanie się
+# z gradientem. Zapis jak w tabeli następuje po policzeniu `y`, a `h` jest dodatnie.
+
+# %% [markdown] lang="en" exercise="predict-outcomes" role="prompt" belt="white" minutes=8
+# ### White: predict what a write does
+#
+# For each pair of an operation and a write enter `"right"`, `"error"` or `"wrong"`: what
+# happens to the gradient. As in the table, the write comes after `y` has been computed, and
+# `h` is positive.
+
+# %% exercise="predict-outcomes" role="starter"
+answers = {
+    ("h + 3", "h.data.mul_(10)"): "",
+    ("h * h", "h.mul_(10)"): "",
+    ("h * h", "h.data.mul_(10)"): "",
+    ("h.log()", "h.detach().mul_(10)"): "",
+    ("h.tanh()", "h.mul_(10)"): "",
+    ("h.tanh()", "y.data.mul_(10)"): "",
+    ("h.sqrt()", "y.detach().mul_(10)"): "",
+    ("h.relu()", "y.data.mul_(10)"): "",
+}  # your answers
+
+# %% exercise="predict-outcomes" role="check"
+asked: dict[str, Number] = {
+    "h + 3": lambda h: h + 3,
+    "h * h": lambda h: h * h,
+    "h.log()": torch.log,
+    "h.tanh()": torch.tanh,
+    "h.sqrt()": torch.sqrt,
+    "h.relu()": torch.relu,
+}
+assert len(answers) == 8, say(pl="ma być osiem odpowiedzi", en="give eight answers")
+for (name, written), answer in answers.items():
+    correct = outcome(asked[name], WRITES[written])
+    held = saves(asked[name])
+    held_pl = {"nothing": "nic", "input": "wejście", "result": "wynik"}[held]
+    assert answer == correct, say(
+        pl=f"{name}, potem {written}: „{answer}” się nie zgadza; {name} zapamiętuje: "
+        f"{held_pl}; czy licznik widzi zapis i czy gradient się od niego zmieni?",
+        en=f"{name}, then {written}: “{answer}” does not hold; {name} saves: {held}; does "
+        "the counter see the write, and does the gradient change with it?",
+    )
+
+# %% [markdown] lang="pl" exercise="predict-outcomes" role="hint"
+# Napisz wzór na pochodną i zobacz, czy łatwiej go policzyć z wejścia, czy z wyniku.
+# Pochodna $\sqrt{h}$ to $1/(2\sqrt{h})$.
+
+# %% [markdown] lang="en" exercise="predict-outcomes" role="hint"
+# Write down the derivative and see whether it is easier to compute from the input or from
+# the result. The derivative of $\sqrt{h}$ is $1/(2\sqrt{h})$.
+
+# %% [markdown] lang="pl" exercise="predict-outcomes" role="hint"
+# Gradient `relu` zależy tylko od znaku zapamiętanej liczby.
+
+# %% [markdown] lang="en" exercise="predict-outcomes" role="hint"
+# The gradient of `relu` depends only on the sign of the saved number.
+
+# %% exercise="predict-outcomes" role="wrong" says="h.tanh(), then h.mul_(10)"
+answers = {  # "every operation saves its input"
+    ("h + 3", "h.data.mul_(10)"): "right",
+    ("h * h", "h.mul_(10)"): "error",
+    ("h * h", "h.data.mul_(10)"): "wrong",
+    ("h.log()", "h.detach().mul_(10)"): "error",
+    ("h.tanh()", "h.mul_(10)"): "error",
+    ("h.tanh()", "y.data.mul_(10)"): "right",
+    ("h.sqrt()", "y.detach().mul_(10)"): "right",
+    ("h.relu()", "y.data.mul_(10)"): "right",
+}
+
+# %% exercise="predict-outcomes" role="wrong" says="h * h, then h.data.mul_(10)"
+answers = {  # "data is the safe way to write"
+    ("h + 3", "h.data.mul_(10)"): "right",
+    ("h * h", "h.mul_(10)"): "error",
+    ("h * h", "h.data.mul_(10)"): "right",
+    ("h.log()", "h.detach().mul_(10)"): "right",
+    ("h.tanh()", "h.mul_(10)"): "right",
+    ("h.tanh()", "y.data.mul_(10)"): "right",
+    ("h.sqrt()", "y.detach().mul_(10)"): "right",
+    ("h.relu()", "y.data.mul_(10)"): "right",
+}
+
+# %% exercise="predict-outcomes" role="wrong" says="h.log(), then h.detach().mul_(10)"
+answers = {  # "detach cuts the counter off, too"
+    ("h + 3", "h.data.mul_(10)"): "right",
+    ("h * h", "h.mul_(10)"): "error",
+    ("h * h", "h.data.mul_(10)"): "wrong",
+    ("h.log()", "h.detach().mul_(10)"): "wrong",
+    ("h.tanh()", "h.mul_(10)"): "right",
+    ("h.tanh()", "y.data.mul_(10)"): "wrong",
+    ("h.sqrt()", "y.detach().mul_(10)"): "wrong",
+    ("h.relu()", "y.data.mul_(10)"): "right",
+}
+
+# %% exercise="predict-outcomes" role="solution"
+answers = {
+    ("h + 3", "h.data.mul_(10)"): "right",  # nothing is saved
+    ("h * h", "h.mul_(10)"): "error",  # the input is saved, the counter sees it
+    ("h * h", "h.data.mul_(10)"): "wrong",  # saved, and not seen
+    ("h.log()", "h.detach().mul_(10)"): "error",  # detach shares the counter
+    ("h.tanh()", "h.mul_(10)"): "right",  # 1 - y ** 2: the result is saved
+    ("h.tanh()", "y.data.mul_(10)"): "wrong",
+    ("h.sqrt()", "y.detach().mul_(10)"): "error",
+    ("h.relu()", "y.data.mul_(10)"): "right",  # y is hit, but its sign stays
+}
+
+# %% [markdown] lang="pl" exercise="repair-writes" role="prompt" belt="brown" minutes=15
+# ### Brązowy: napraw tyle, ile trzeba
+#
+# Popraw blok i zbiór danych. Blok ma dodawać wynik gałęzi do **niezmienionego** wejścia,
+# ale `inplace=True` tam, gdzie nikomu nie szkodzi, ma zostać. Zbiór danych ma w każdej
+# epoce zwracać te same próbki, nie zmieniać `rows` i nie kopiować ich w całości.
+
+# %% [markdown] lang="en" exercise="repair-writes" role="prompt" belt="brown" minutes=15
+# ### Brown: repair as much as needed
+#
+# Repair the block and the data set. The block must add the output of the branch to the
+# **unchanged** input, but `inplace=True` has to stay where it harms nobody. The data set
+# must return the same samples in every epoch, must not change `rows`, and must not copy all
+# of them.
+
+
+# %% exercise="repair-writes" role="starter"
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width),
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        result: Tensor = h + self.branch(h)
+        return result  # your code
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor  # (samples, features)
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = self.rows[index]
+        x -= 5
+        x /= 3
+        return x  # your code
+
+
+# %% exercise="repair-writes" role="check"
+originals = 5 + 3 * torch.randn(20, 8)
+rows = Rows(originals.clone())
+for epoch_number in (1, 2):
+    samples = torch.stack([rows[i] for i in range(20)])
+    assert torch.allclose(samples, (originals - 5) / 3, atol=1e-6), say(
+        pl=f"epoka {epoch_number}: próbki nie są znormalizowane raz, tylko wielokrotnie",
+        en=f"epoch {epoch_number}: the samples are not normalised once but repeatedly",
+    )
+    assert torch.equal(rows.rows, originals), say(
+        pl=f"epoka {epoch_number}: odczyt próbki zmienił rows",
+        en=f"epoch {epoch_number}: reading a sample changed rows",
+    )
+with MemoryMeter() as meter:
+    rows[0]
+assert meter.peak <= 3 * originals[0].nbytes, say(
+    pl=f"jedna próbka kosztowała {meter.peak} B: kopiujesz wszystkie wiersze",
+    en=f"one sample cost {meter.peak} B: you copy all rows",
+)
+
+torch.manual_seed(1)
+residual = Residual(8)
+first, second = (m for m in residual.modules() if isinstance(m, nn.Linear))
+h_given = torch.randn(6, 8)
+expected_out = h_given + second(torch.relu(first(torch.relu(h_given))))
+passed = h_given.clone()
+got_out = residual(passed)
+assert torch.equal(passed, h_given), say(
+    pl="blok zmienił tensor, który dostał",
+    en="the block changed the tensor it was given",
+)
+assert torch.allclose(got_out, expected_out, atol=1e-6), say(
+    pl="wynik bloku to nie wejście plus gałąź z relu przed każdą warstwą",
+    en="the block's result is not the input plus the branch with relu before each layer",
+)
+flags = [m.inplace for m in residual.modules() if isinstance(m, nn.ReLU)]
+assert flags == [False, True], say(
+    pl=f"flagi inplace to {flags}: wyłącz tę, która szkodzi, zostaw tę, która nie szkodzi",
+    en=f"the inplace flags are {flags}: switch off the one that harms, keep the other",
+)
+with MemoryMeter() as meter, torch.no_grad():
+    residual(h_given)
+assert meter.peak <= 3 * h_given.nbytes, say(
+    pl="blok robi kopię, która jest niepotrzebna, gdy wyłączysz właściwą flagę",
+    en="the block makes a copy that is not needed once the right flag is off",
+)
+
+# %% [markdown] lang="pl" exercise="repair-writes" role="hint"
+# Kto jeszcze potrzebuje tensora, do którego pisze pierwsza `ReLU`? A druga?
+
+# %% [markdown] lang="en" exercise="repair-writes" role="hint"
+# Who else needs the tensor that the first `ReLU` writes to? And the second one?
+
+# %% [markdown] lang="pl" exercise="repair-writes" role="hint"
+# Wynik odejmowania `x - 5` to nowy tensor: nikt inny go nie ma, więc dalej możesz pisać do
+# niego w miejscu.
+
+# %% [markdown] lang="en" exercise="repair-writes" role="hint"
+# The result of the subtraction `x - 5` is a new tensor: nobody else has it, so from there on
+# you may write to it in place.
+
+
+# %% exercise="repair-writes" role="wrong" says="reading a sample changed rows"
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = self.rows[index].detach()  # cuts the graph, shares the memory
+        x -= 5
+        x /= 3
+        return x
+
+
+# %% exercise="repair-writes" role="wrong" says="you copy all rows"
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = self.rows.clone()[index]  # safe, and pays for everything each time
+        x -= 5
+        x /= 3
+        return x
+
+
+# %% exercise="repair-writes" role="wrong" says="flags are [False, False]"
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(  # "inplace is always bad"
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        result: Tensor = h + self.branch(h)
+        return result
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.rows[index] - 5) / 3
+
+
+# %% exercise="repair-writes" role="wrong" says="the block changed the tensor it was given"
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(  # the harmless flag is off, the harmful one is on
+            nn.ReLU(inplace=True),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        result: Tensor = h + self.branch(h)
+        return result
+
+
+# %% exercise="repair-writes" role="solution"
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.ReLU(),  # its input is needed once more, for the sum
+            nn.Linear(width, width),
+            nn.ReLU(inplace=True),  # nobody else has its input
+            nn.Linear(width, width),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        result: Tensor = h + self.branch(h)
+        return result
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = self.rows[index] - 5  # a new tensor of one row
+        x /= 3
+        return x
+
+
+# %% [markdown] lang="pl" exercise="content-guard" role="prompt" belt="black" minutes=25
+# ### Czarny: strażnik, którego nie da się obejść
+#
+# Licznik nie widzi zapisów przez `data` i NumPy. Napisz menedżer kontekstu `watched`, który
+# przez `torch.autograd.graph.saved_tensors_hooks` sprawdza **zawartość** zapamiętanych
+# tensorów: jeśli do przejścia wstecz choć jeden się zmienił, ma zgłosić `RuntimeError`. Nie
+# trzymaj kopii tensorów i nie przedłużaj życia grafu.
+
+# %% [markdown] lang="en" exercise="content-guard" role="prompt" belt="black" minutes=25
+# ### Black: a guard that cannot be bypassed
+#
+# The counter does not see writes through `data` and NumPy. Write a context manager
+# `watched` that uses `torch.autograd.graph.saved_tensors_hooks` to check the **content** of
+# saved tensors: if even one has changed by the backward pass, it must raise `RuntimeError`.
+# Do not keep copies of tensors, and do not make the graph live longer.
+
+
+# %% exercise="content-guard" role="starter"
+@contextmanager
+def watched() -> Iterator[None]:
+    def pack(tensor: Tensor) -> object:
+        return tensor.detach()  # your code
+
+    def unpack(packed: object) -> Tensor:
+        assert isinstance(packed, Tensor)
+        return packed  # your code
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+# %% exercise="content-guard" role="check"
+def reverse_rows(h: Tensor, _: Tensor) -> None:
+    h.data[:] = h.data.flip(0).clone()
+
+
+def guarded(operation: Number, write: Write) -> bool:
+    """Tell whether the guard stopped the backward pass."""
+    w = torch.rand(3, 4, requires_grad=True)
+    with watched():
+        h = w * 1
+        y = operation(h)
+    write(h, y)
+    try:
+        y.sum().backward()
+    except RuntimeError:
+        return True
+    return False
+
+
+mixed: Number = lambda h: (h.t() @ h).exp()  # noqa: E731
+for name, operation in {**OPERATIONS, "(h.t() @ h).exp()": mixed}.items():
+    assert not guarded(operation, lambda h, y: None), say(
+        pl=f"{name}: alarm, choć nikt niczego nie zapisał",
+        en=f"{name}: an alarm, although nobody wrote anything",
+    )
+for name, written in (("h ** 2", "h.data.mul_(10)"), ("h.exp()", "y.data.mul_(10)")):
+    assert guarded(OPERATIONS[name], WRITES[written]), say(
+        pl=f"{name}, potem {written}: zmiana przeszła niezauważona",
+        en=f"{name}, then {written}: the change went unnoticed",
+    )
+assert guarded(mixed, WRITES["h.numpy() *= 10"]), say(
+    pl="zapis przez NumPy przeszedł niezauważony",
+    en="a write through NumPy went unnoticed",
+)
+assert guarded(OPERATIONS["h.sin()"], reverse_rows), say(
+    pl="te same liczby w innej kolejności przeszły niezauważone",
+    en="the same numbers in another order went unnoticed",
+)
+assert not guarded(OPERATIONS["h.exp()"], WRITES["h.data.mul_(10)"]), say(
+    pl="alarm, choć zapis ominął zapamiętany tensor",
+    en="an alarm, although the write missed the saved tensor",
+)
+w_leaf = torch.randn(100, 100, requires_grad=True)
+with MemoryMeter() as meter, watched():
+    y_kept = (w_leaf * 1).sin().exp()
+    while_kept = meter.live
+    del y_kept
+    after = meter.live
+assert while_kept <= 3 * w_leaf.nbytes, say(
+    pl=f"graf trzyma {while_kept} B: masz kopie tensorów",
+    en=f"the graph keeps {while_kept} B: you hold copies of tensors",
+)
+assert after == 0, say(
+    pl=f"po usunięciu wyniku zostało {after} B: graf trzyma sam siebie",
+    en=f"{after} B were left after the result was deleted: the graph keeps itself alive",
+)
+
+# %% [markdown] lang="pl" exercise="content-guard" role="hint"
+# Z funkcji `pack` zwróć krotkę: tensor po `detach` i skrót jego bajtów, na przykład
+# `hashlib.sha256`. Bajty dostaniesz z tablicy NumPy metodą `tobytes`.
+
+# %% [markdown] lang="en" exercise="content-guard" role="hint"
+# Return a tuple from `pack`: the tensor after `detach` and a digest of its bytes, for
+# example `hashlib.sha256`. The method `tobytes` of a NumPy array gives you the bytes.
+
+# %% [markdown] lang="pl" exercise="content-guard" role="hint"
+# Węzeł, który zapamiętał własny wynik bez `detach`, trzyma tensor, a ten trzyma węzeł.
+
+# %% [markdown] lang="en" exercise="content-guard" role="hint"
+# A node that saved its own result without `detach` holds the tensor, which holds the node.
+
+
+# %% exercise="content-guard" role="wrong" says="h ** 2, then h.data.mul_(10): the change"
+@contextmanager
+def watched() -> Iterator[None]:
+    # The same counter that autograd has: data gets past it.
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
+        return tensor.detach(), tensor._version
+
+    def unpack(packed: tuple[Tensor, int]) -> Tensor:
+        tensor, version = packed
+        if tensor._version != version:
+            raise RuntimeError("a saved tensor has changed")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+# %% exercise="content-guard" role="wrong" says="the same numbers in another order"
+@contextmanager
+def watched() -> Iterator[None]:
+    # A sum does not depend on the order.
+    def pack(tensor: Tensor) -> tuple[Tensor, float]:
+        return tensor.detach(), math.fsum(tensor.detach().flatten().tolist())
+
+    def unpack(packed: tuple[Tensor, float]) -> Tensor:
+        tensor, total = packed
+        if math.fsum(tensor.flatten().tolist()) != total:
+            raise RuntimeError("a saved tensor has changed")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+# %% exercise="content-guard" role="wrong" says="you hold copies of tensors"
+@contextmanager
+def watched() -> Iterator[None]:
+    # Right, at twice the memory.
+    def pack(tensor: Tensor) -> tuple[Tensor, Tensor]:
+        return tensor.detach(), tensor.detach().clone()
+
+    def unpack(packed: tuple[Tensor, Tensor]) -> Tensor:
+        tensor, copied = packed
+        if not torch.equal(tensor, copied):
+            raise RuntimeError("a saved tensor has changed")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+# %% exercise="content-guard" role="wrong" says="the graph keeps itself alive"
+@contextmanager
+def watched() -> Iterator[None]:
+    # exp saves its result, which owns the node of exp, which owns the result.
+    def pack(tensor: Tensor) -> tuple[Tensor, int]:
+        return tensor, hash(tensor.detach().numpy().tobytes())
+
+    def unpack(packed: tuple[Tensor, int]) -> Tensor:
+        tensor, digest = packed
+        if hash(tensor.detach().numpy().tobytes()) != digest:
+            raise RuntimeError("a saved tensor has changed")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+
+
+# %% exercise="content-guard" role="solution"
+@contextmanager
+def watched() -> Iterator[None]:
+    def digest(tensor: Tensor) -> bytes:
+        # tobytes() reads in logical order, so a transposed tensor is no exception.
+        return hashlib.sha256(tensor.detach().numpy().tobytes()).digest()
+
+    def pack(tensor: Tensor) -> tuple[Tensor, bytes]:
+        return tensor.detach(), digest(tensor)
+
+    def unpack(packed: tuple[Tensor, bytes]) -> Tensor:
+        tensor, before = packed
+        if digest(tensor) != before:
+            raise RuntimeError("a saved tensor has changed since the forward pass")
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
