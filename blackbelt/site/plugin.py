@@ -175,7 +175,9 @@ class BlackbeltPlugin(JupyterPlugin):
         self, env: jinja2.Environment, config: MkDocsConfig, files: Files
     ) -> jinja2.Environment:
         # MkDocs makes a new environment for each build and compiles 70 templates again.
-        folder = self._project.cache / "jinja"
+        # What is kept depends on these, and its name does not.
+        env.trim_blocks = env.lstrip_blocks = True  # 8 KB of indentation less on every page
+        folder = self._project.cache / "jinja-trimmed"
         folder.mkdir(parents=True, exist_ok=True)
         env.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder))
         # The content security policy has to allow MkDocs' own script for reloading.
