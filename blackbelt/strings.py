@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from blackbelt import strings_learning
 from blackbelt.strings_learning import Learning
+from blackbelt import strings_wayfinding
+from blackbelt.strings_wayfinding import Wayfinding
 
 # A no-break space, written visibly: both languages keep a number and its unit together.
 NBSP = "\u00a0"
@@ -78,6 +80,9 @@ class Strings:
 
     # Titles of alerts, by the name GitHub gives them
     alerts: Mapping[str, str]
+
+    # Finding the way
+    way: Wayfinding
 
     # Around the page
     dark_mode: str
@@ -155,6 +160,7 @@ POLISH = Strings(
         "warning": "Ostrzeżenie",
         "caution": "Pułapka",
     },
+    way=strings_wayfinding.POLISH,
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
@@ -220,6 +226,7 @@ ENGLISH = Strings(
         "warning": "Warning",
         "caution": "Pitfall",
     },
+    way=strings_wayfinding.ENGLISH,
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",

@@ -15,6 +15,7 @@ from blackbelt.lesson import LANGUAGES
 from blackbelt.prepare import Prepared
 from blackbelt.publish import FOLDER
 from blackbelt.site import nav, pages
+from blackbelt.site.addresses import url
 
 THEME = Path(__file__).parent / "theme"
 _CONFIGURATION = ("mkdocs.yml", "pyproject.toml")
@@ -65,7 +66,7 @@ def _lessons(prepared: Prepared) -> Iterator[tuple[str, str]]:
 
 
 def _lesson_file(module: str, name: str, language: str) -> str:
-    return pages.url(f"{FOLDER}/{module}/{name}/index.html", language)
+    return url(f"{FOLDER}/{module}/{name}/index.html", language)
 
 
 def _by_hand(
@@ -90,7 +91,7 @@ def _page(
         folder = page.parent if name == "index" else page.parent / name
         text = path.read_text(encoding="utf-8")
         body = pages.expand(text, page.as_posix(), prepared, glossary, project, language)
-        yield pages.url((folder / "index.html").as_posix(), language), _hash(body)
+        yield url((folder / "index.html").as_posix(), language), _hash(body)
 
 
 def _times(folder: Path) -> list[tuple[str, int]]:
