@@ -15,7 +15,14 @@ from blackbelt.lesson import Lesson
 
 # Packages that lessons import for other reasons than to explain them.
 _TOOLS = ("numpy", "matplotlib", "IPython", "pandas", "seaborn")
-_RULES = ("api_uses.py", "code_names.py", "code_facts.py", "prose_facts.py", "torch_names.py")
+_RULES = (
+    "api_uses.py",
+    "code_names.py",
+    "code_facts.py",
+    "prose_facts.py",
+    "sections.py",
+    "torch_names.py",
+)
 _read: dict[str, tuple[Use, ...]] = {}
 
 

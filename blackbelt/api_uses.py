@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from blackbelt.code_names import Names, bindings, names
 from blackbelt.lesson import Cell, Exercise, Lesson
 from blackbelt.prose_facts import facts
+from blackbelt.sections import pairs
 from blackbelt.torch_names import CONTEXT, FUNCTION, members, owner
 
 # How much a mention says about what a lesson is for. A single mention explains nothing; together
@@ -102,9 +103,8 @@ def _sections(lesson: Lesson, bound: dict[str, str]) -> list[_Section]:
     for block in lesson.blocks:
         if isinstance(block, Cell):
             sections[-1].code.append(names(block.source, bound))
-            continue
-        prose = block.prompt if isinstance(block, Exercise) else block
-        _read(prose.en.source, sections)
+        for pair in pairs(block):
+            _read(pair.en.source, sections)
         if isinstance(block, Exercise):
             cells = (block.starter, block.check, *block.wrong, block.solution)
             sections[-1].code += [names(cell.source, bound) for cell in cells]

@@ -90,9 +90,7 @@ class _Fonts:
     def width(self, text: str, look: "_Look") -> float:
         return sum(font.getlength(part) for part, font in self._parts(text, look))
 
-    def _parts(
-        self, text: str, look: "_Look"
-    ) -> Iterable[tuple[str, ImageFont.FreeTypeFont]]:
+    def _parts(self, text: str, look: "_Look") -> Iterable[tuple[str, ImageFont.FreeTypeFont]]:
         start = 0
         for end in range(1, len(text) + 1):
             if end == len(text) or (text[end] in POLISH) != (text[start] in POLISH):

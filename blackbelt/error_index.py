@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blackbelt.languages import keep
-from blackbelt.lesson import Cell, Lesson, Prose
+from blackbelt.lesson import Cell, Lesson
 from blackbelt.plan import plan
 from blackbelt.prose_facts import facts
 from blackbelt.results import Output, Run
+from blackbelt.sections import pairs
 
 # `RuntimeError: shape '[4]' is invalid`; what is only printed has to look like an exception.
 _MESSAGE = re.compile(r"^(?P<type>(?:\w+\.)*\w+): (?P<text>\S.*)$")
@@ -69,10 +70,10 @@ def shown_messages(lesson: Lesson, run: Run) -> Iterator[tuple[str, str, str]]:
     steps = plan(lesson)
     section = ""
     for block in lesson.blocks:
-        if isinstance(block, Prose):
-            headings = facts(block.en.source).headings if "#" in block.en.source else ()
+        for pair in pairs(block):
+            headings = facts(pair.en.source).headings if "#" in pair.en.source else ()
             section = headings[-1].slug if headings else section
-        elif isinstance(block, Cell):
+        if isinstance(block, Cell):
             for output in run.of(steps, block).outputs:
                 for kind, text in _messages(output):
                     yield kind, text, section

@@ -75,7 +75,8 @@ def atom(feed: Feed) -> bytes:
     for entry in newest[:_ENTRIES]:
         _entry(ElementTree.SubElement(root, f"{{{ATOM}}}entry"), entry)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"
 
 
 def _entry(element: ElementTree.Element, entry: Entry) -> None:

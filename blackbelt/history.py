@@ -113,9 +113,7 @@ def _git(root: Path, *arguments: str) -> str:
     """What git says, or nothing if there is no git, no repository, or it will not tell."""
     command = ["git", "-c", "core.quotePath=false", "-c", "log.showSignature=false", *arguments]
     try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, timeout=_SECONDS, check=False
-        )
+        done = subprocess.run(command, cwd=root, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from blackbelt import strings_learning
+from blackbelt import strings_learning, strings_wayfinding
 from blackbelt.strings_learning import Learning
-from blackbelt import strings_wayfinding
 from blackbelt.strings_wayfinding import Wayfinding
 
 # A no-break space, written visibly: both languages keep a number and its unit together.

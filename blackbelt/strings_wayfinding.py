@@ -44,6 +44,9 @@ class Wayfinding:
     all_changes: str
     feed: str
 
+    # Cards
+    motto: str
+
 
 POLISH = Wayfinding(
     indexes="Skorowidze",
@@ -52,7 +55,7 @@ POLISH = Wayfinding(
     topics="Tematy",
     lessons="Lekcje",
     map="Mapa lekcji",
-    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta. To samo mówi lista poniżej.",
+    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta. To samo mówi lista.",
     reading="czytanie: {minutes}" + _NBSP + "min",
     exercises="ćwiczenia: {minutes}" + _NBSP + "min",
     ready="gotowe lekcje: {written} z {total}",
@@ -75,6 +78,7 @@ POLISH = Wayfinding(
     changes="Zmiany w tej lekcji, ostatnia {date}",
     all_changes="Wszystkie zmiany pliku",
     feed="Nowe i zmienione lekcje",
+    motto="Co się dzieje w środku, gdy program działa, a wynik jest zły",
 )
 
 ENGLISH = Wayfinding(
@@ -107,4 +111,5 @@ ENGLISH = Wayfinding(
     changes="Changes to this lesson, the latest on {date}",
     all_changes="All changes to the file",
     feed="New and changed lessons",
+    motto="What happens inside when the program runs and the result is wrong",
 )

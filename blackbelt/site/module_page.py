@@ -1,4 +1,4 @@
-"""A module's page: how long it takes, how its lessons hang together, and what each of them gives."""
+"""A module's page: how long it takes, how its lessons hang together, what each of them gives."""
 
 import html
 import re
@@ -15,8 +15,9 @@ from blackbelt.strings import for_language
 
 # The list in a lesson that says what its reader has learnt, as authors call it.
 _LEARNT = re.compile(
-    r"^#{2,3} [^\n]* \{ #(?:now-you-can|what-you-can-do-now|you-can-now) \}\n+(?P<list>(?:[-*] .*\n(?:(?: .*)?\n)*)+)",
-    re.M,
+    r"^\#{2,3}[ ].*[ ]\{[ ]\#(?:now-you-can|what-you-can-do-now|you-can-now)[ ]\}\n+"
+    r"(?P<list>(?:[-*][ ].*\n(?:(?:[ ].*)?\n)*)+)",
+    re.M | re.X,
 )
 
 
@@ -150,7 +151,7 @@ def _arrow(before: dict[str, Any], after: dict[str, Any]) -> str:
 def _lines(title: str) -> list[str]:
     """The beginning of a title, up to its colon, in lines that fit into a box."""
     lines: list[str] = []
-    for word in title.split(": ")[0].split():
+    for word in title.partition(": ")[0].split():
         if lines and len(lines[-1]) + 1 + len(word) <= _LETTERS:
             lines[-1] += f" {word}"
         else:

@@ -136,7 +136,9 @@ def expand(
     markdown = markdown.replace("{{ site }}", project.site_url)
     if "<!-- lessons -->" in markdown:
         module = prepared.course.module(PurePosixPath(uri).parent.name)
-        markdown = markdown.replace("<!-- lessons -->", module_page.lessons(module, prepared, language))
+        markdown = markdown.replace(
+            "<!-- lessons -->", module_page.lessons(module, prepared, language)
+        )
     if "<!-- glossary -->" in markdown:
         markdown = markdown.replace("<!-- glossary -->", _glossary(glossary, prepared, language))
     return markdown
