@@ -24,7 +24,7 @@ def check_needs(needs: Needs) -> Iterator[tuple[str, str]]:
                 yield number, f"lesson {number} needs `{one}` twice"
             elif order[one] >= order[number]:
                 yield number, _backwards(number, one, needs)
-            elif by := next((o for o in wanted if one in _all_before(o, needs)), None):
+            elif by := next((o for o in wanted if o != one and one in _all_before(o, needs)), None):
                 what = f"lesson {number} needs `{one}`, which `{by}` needs already; remove it here"
                 yield number, what
 

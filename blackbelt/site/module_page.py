@@ -55,8 +55,8 @@ def _totals(module: Module, prepared: Prepared, language: str) -> str:
 
 
 def _facts(facts: list[str]) -> str:
-    items = "".join(f"<li>{fact}</li>" for fact in facts)
-    return f'<ul class="bb-facts">{items}</ul>'
+    items = "\n".join(f"- {fact}" for fact in facts)
+    return f'<div class="bb-facts" markdown="1">\n\n{items}\n\n</div>'
 
 
 def _belt(belt: str, text: str) -> str:
@@ -100,9 +100,16 @@ def _time(lesson: Lesson, language: str) -> list[str]:
 def _needs(planned: Planned, prepared: Prepared, language: str) -> list[str]:
     if not planned.needs:
         return []
-    needed = links(prepared, planned.needs, language)
-    texts = [f"{link['number']}. {html.escape(link['title'])}" for link in needed]
+    texts = [_named(number, prepared, language) for number in planned.needs]
     return [f"{for_language(language).way.needs}: {'; '.join(texts)}"]
+
+
+def _named(number: str, prepared: Prepared, language: str) -> str:
+    lesson = prepared.by_number.get(number)
+    if lesson is None:
+        [link] = links(prepared, [number], language)
+        return f"{number}. {html.escape(link['title'])}"
+    return f"[{number}. {lesson.title(language)}](../{lesson.module}/{lesson.name}.ipynb)"
 
 
 # The map: sizes are those of its picture, in pixels.
