@@ -158,7 +158,8 @@ def examine(course: Course, lessons: Sequence[Lesson]) -> tuple[list[Lesson], tu
 
 def render(lesson: Lesson, run: Run, course: Course) -> Rendered:
     """Pages and notebooks of a lesson."""
-    pages = {code: render_page(lesson, run, code, "../img") for code in LANGUAGES}
+    source = course.project.source_url(lesson.path)
+    pages = {code: render_page(lesson, run, code, "../img", source) for code in LANGUAGES}
     notebooks = {code: render_notebook(lesson, run, code, course) for code in LANGUAGES}
     return Rendered(lesson, run, pages, notebooks)
 
