@@ -28,12 +28,17 @@ def to_html(text: str) -> str:
     return "".join(result)
 
 
+def inert(markup: str) -> str:
+    """HTML of a text, without what Markdown would act on."""
+    markup = markup.translate(_MARKDOWN)
+    # A line of nothing but spaces would be emptied.
+    return _BLANK.sub(lambda spaces: "&#32;" * len(spaces[0]), markup)
+
+
 def _span(text: str, active: dict[str, str]) -> str:
     if not text:
         return ""
-    escaped = html.escape(text, quote=False).translate(_MARKDOWN)
-    # A line of nothing but spaces would be emptied.
-    escaped = _BLANK.sub(lambda spaces: "&#32;" * len(spaces[0]), escaped)
+    escaped = inert(html.escape(text, quote=False))
     classes = " ".join(active.values())
     return f'<span class="{classes}">{escaped}</span>' if classes else escaped
 

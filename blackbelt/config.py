@@ -53,6 +53,10 @@ class Project:
         owner, name = self.owner_and_name.split("/")
         return f"https://{owner}.github.io/{name}/"
 
+    def source_url(self, path: str) -> str:
+        """Address of a file of the repository, for a link to its lines."""
+        return f"{self.repository.rstrip('/')}/blob/main/{path}"
+
 
 def load_project(start: Path | None = None) -> Project:
     """Read the project that `start` (default: the working directory) belongs to.

@@ -1,46 +1,15 @@
 """The whole course: the roadmap and the lessons that are written so far."""
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
 from blackbelt.assemble import assemble
 from blackbelt.config import Project
-from blackbelt.lesson import LANGUAGES, Lesson
+from blackbelt.lesson import Lesson
 from blackbelt.problems import CourseError, Problem
 from blackbelt.read import read_cells, read_text
-
-ROADMAP = "lessons/roadmap.toml"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A lesson of the roadmap, written or not."""
-
-    number: str
-    slug: str
-    titles: dict[str, str]
-
-    @property
-    def name(self) -> str:
-        return f"{self.number}_{self.slug}"
-
-
-@dataclass(frozen=True)
-class Module:
-    """A part of the course. `extra` ones are not counted among the fifty lessons."""
-
-    folder: str
-    titles: dict[str, str]
-    summaries: dict[str, str]
-    lessons: tuple[Planned, ...]
-    extra: bool
-
-    @property
-    def number(self) -> int:
-        return int(self.folder.split("_")[0])
+from blackbelt.roadmap import ROADMAP, Module, Roadmap, load_roadmap
 
 
 @dataclass(frozen=True)
@@ -49,15 +18,20 @@ class Course:
 
     Attributes:
         project: where it lies.
-        modules: the roadmap, in its order.
+        roadmap: every module and lesson, written or not.
         lessons: lessons that could be read, in the order of the roadmap.
         problems: what is wrong with the others.
     """
 
     project: Project
-    modules: tuple[Module, ...]
+    roadmap: Roadmap
     lessons: tuple[Lesson, ...]
     problems: tuple[Problem, ...]
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """The modules in the order of the roadmap."""
+        return self.roadmap.modules
 
     @cached_property
     def by_path(self) -> dict[str, Lesson]:
@@ -98,7 +72,8 @@ def load_course(project: Project) -> Course:
     Raises:
         CourseError: the roadmap itself is not valid.
     """
-    modules = tuple(_roadmap(project))
+    roadmap = load_roadmap(project)
+    modules = roadmap.modules
     order = {planned.name: i for i, planned in enumerate(p for m in modules for p in m.lessons)}
     lessons: list[Lesson] = []
     problems: list[Problem] = []
@@ -110,32 +85,12 @@ def load_course(project: Project) -> Course:
             problems += error.problems
     problems += _places(lessons, modules)
     lessons.sort(key=lambda lesson: order.get(lesson.name, len(order)))
-    return Course(project, modules, tuple(lessons), tuple(problems))
+    return Course(project, roadmap, tuple(lessons), tuple(problems))
 
 
 @lru_cache(maxsize=256)  # a server reads the course on each save, and one lesson has changed
 def _read(path: str, text: str) -> Lesson:
     return assemble(path, text, read_cells(text, path))
-
-
-def _roadmap(project: Project) -> Iterator[Module]:
-    file = project.root / ROADMAP
-    try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-        for entry in data["module"]:
-            yield _module(entry)
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
-        raise CourseError([Problem(ROADMAP, 1, f"not a valid roadmap: {error!r}")]) from error
-
-
-def _module(entry: dict[str, Any]) -> Module:
-    lessons = tuple(
-        Planned(item["number"], item["slug"], {code: item[code] for code in LANGUAGES})
-        for item in entry["lessons"]
-    )
-    titles = {code: entry["title"][code] for code in LANGUAGES}
-    summaries = {code: entry["summary"][code] for code in LANGUAGES}
-    return Module(entry["folder"], titles, summaries, lessons, entry.get("extra", False))
 
 
 def _places(lessons: list[Lesson], modules: tuple[Module, ...]) -> Iterator[Problem]:

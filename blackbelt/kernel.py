@@ -17,7 +17,8 @@ from typing import Any, TextIO
 from IPython import get_ipython
 from IPython.display import display
 
-from blackbelt import watch
+from blackbelt import kernel_tables, watch
+from blackbelt.kernel_tracebacks import calls_of, causes_of, line_of
 
 REPORT = "application/vnd.blackbelt.report+json"
 _LONGEST_TEXT = 300
@@ -30,6 +31,9 @@ def install() -> None:
     shell = get_ipython()
     shell.events.register("post_run_cell", _report_cell)
     warnings.showwarning = _show_warning
+    kernel_tables.install(shell)
+    # Tracebacks are told by `_report_cell`; IPython's take half a minute for a deep recursion.
+    shell.InteractiveTB.set_mode("Minimal")
     # What was printed just before a kernel dies should get out in time.
     vars(sys.stdout)["flush_interval"] = 0.02
     watch.start()
@@ -89,7 +93,8 @@ def _report_cell(result: Any) -> None:
     error = result.error_in_exec or result.error_before_exec
     memory = watch.peak_memory()
     if error is not None:
-        _publish({"line": _line_of(error), "memory": memory})
+        told = {"line": line_of(error), "calls": calls_of(error), "causes": causes_of(error)}
+        _publish(told | {"memory": memory})
         return
     values = {}
     for name in _assigned(result.info.raw_cell):
@@ -97,19 +102,6 @@ def _report_cell(result: Any) -> None:
         if value is not None:
             values[name] = value
     _publish({"values": values, "memory": memory})
-
-
-def _line_of(error: BaseException) -> int:
-    """Line of this cell that raised, even where a function of an earlier cell did it."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        # ipykernel gives each cell a file name of its own in such a folder.
-        if "ipykernel_" in file:
-            frames.append((file, trace.tb_lineno))
-        trace = trace.tb_next
-    return [line for file, line in frames if file == frames[0][0]][-1] if frames else 0
 
 
 def _assigned(source: str) -> list[str]:

@@ -14,7 +14,7 @@ from blackbelt.lesson import Cell, Lesson
 from blackbelt.plan import plan
 
 # Raised whenever what a run records, or how a kernel is set up, changes.
-FORMAT = 2
+FORMAT = 3
 
 
 def source_hash(lesson: Lesson, snippets: dict[str, str]) -> str:

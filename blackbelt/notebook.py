@@ -15,6 +15,8 @@ from blackbelt.render import fenced
 from blackbelt.render_question import question_for_notebook
 from blackbelt.results import Output, Run, StepRun
 from blackbelt.strings import for_language
+from blackbelt.tables import table_for_notebook
+from blackbelt.tracebacks import traceback_for_notebook
 from blackbelt.write_prose import prose_for_notebook, text_for_notebook
 
 _SETUP = """# @title {title}
@@ -136,7 +138,7 @@ class _Builder:
         if options.fold:
             metadata |= {"jupyter": {"source_hidden": True}, "cellView": "form"}
         outputs = [
-            _output(output, self._language)
+            self._output(output)
             for output in result.outputs
             if output.language in (None, self._language)
         ]
@@ -184,6 +186,36 @@ class _Builder:
             self._code(check, self._run.of(self._steps, check, solution)),
         ]
 
+    def _output(self, output: Output) -> dict[str, Any]:
+        text = keep(output.text, self._language)
+        if output.kind == "text":
+            return {"output_type": "stream", "name": "stdout", "text": text}
+        if output.kind == "error":
+            name, _, value = text.partition(": ")
+            trace = traceback_for_notebook(output, self._steps, text)
+            return {"output_type": "error", "ename": name, "evalue": value, "traceback": trace}
+        if output.kind == "warning":
+            return {"output_type": "stream", "name": "stderr", "text": text + "\n"}
+        if output.kind == "figure":
+            return _figure(output, text)
+        data = {"text/plain": text}
+        if output.table:
+            data["text/html"] = table_for_notebook(output.table)
+        kind = {"output_type": "execute_result", "execution_count": None}
+        return {**kind, "data": data, "metadata": {}}
+
+
+def _figure(output: Output, text: str) -> dict[str, Any]:
+    data, metadata = {"text/plain": text}, {}
+    if output.png:
+        width, height = png_size(output.png)
+        data["image/png"] = output.png
+        metadata["image/png"] = {"width": width, "height": height}
+    else:
+        # A recording keeps of a figure only what its page shows.
+        data["image/svg+xml"] = output.svg
+    return {"output_type": "display_data", "data": data, "metadata": metadata}
+
 
 def _markdown(source: str) -> dict[str, Any]:
     return {"cell_type": "markdown", "metadata": {}, "source": source}
@@ -205,26 +237,3 @@ def _folded(source: str) -> dict[str, Any]:
 
 def _fold(summary: str, body: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
-
-
-def _output(output: Output, language: str) -> dict[str, Any]:
-    text = keep(output.text, language)
-    if output.kind == "text":
-        return {"output_type": "stream", "name": "stdout", "text": text}
-    if output.kind == "error":
-        name, _, value = text.partition(": ")
-        return {"output_type": "error", "ename": name, "evalue": value, "traceback": [text]}
-    if output.kind == "warning":
-        return {"output_type": "stream", "name": "stderr", "text": text + "\n"}
-    metadata: dict[str, Any] = {}
-    data = {"text/plain": text}
-    if output.kind == "figure" and not output.png:
-        # A recording keeps of a figure only what its page shows.
-        data["image/svg+xml"] = output.svg
-        return {"output_type": "display_data", "data": data, "metadata": metadata}
-    if output.kind == "figure":
-        width, height = png_size(output.png)
-        data["image/png"] = output.png
-        metadata["image/png"] = {"width": width, "height": height}
-        return {"output_type": "display_data", "data": data, "metadata": metadata}
-    return {"output_type": "execute_result", "execution_count": None, "data": data, "metadata": {}}

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 
+from blackbelt.api_index import Name, api_index
 from blackbelt.check import check
 from blackbelt.check_prose import check_formulas
 from blackbelt.config import Project
 from blackbelt.course import Course, load_course
+from blackbelt.error_index import Message, error_index
+from blackbelt.history import History, read_history
 from blackbelt.lesson import LANGUAGES, Lesson
 from blackbelt.notebook import render_notebook
 from blackbelt.problems import Problem
@@ -94,6 +97,30 @@ class Prepared:
         found += self.stand_ins
         return tuple(sorted(found, key=lambda one: (order.get(one.name, len(order)), one.path)))
 
+    @cached_property
+    def by_number(self) -> dict[str, Lesson | StandIn]:
+        """Lessons that have a page."""
+        return {lesson.number: lesson for lesson in self.listed}
+
+    @cached_property
+    def by_path(self) -> dict[str, Rendered]:
+        return {rendered.lesson.path: rendered for rendered in self.lessons}
+
+    @cached_property
+    def names(self) -> tuple[Name, ...]:
+        """Names of libraries, and which lessons explain them."""
+        return api_index(self.course.project, [rendered.lesson for rendered in self.lessons])
+
+    @cached_property
+    def messages(self) -> tuple[Message, ...]:
+        """Error messages, and which lessons show them."""
+        return error_index([(rendered.lesson, rendered.run) for rendered in self.lessons])
+
+    @cached_property
+    def history(self) -> History:
+        """What changed in lessons, and when."""
+        return read_history(self.course.project.root)
+
     @property
     def broken(self) -> tuple[str, ...]:
         """Paths of lessons that have problems."""
@@ -131,7 +158,8 @@ def examine(course: Course, lessons: Sequence[Lesson]) -> tuple[list[Lesson], tu
 
 def render(lesson: Lesson, run: Run, course: Course) -> Rendered:
     """Pages and notebooks of a lesson."""
-    pages = {code: render_page(lesson, run, code, "../img") for code in LANGUAGES}
+    source = course.project.source_url(lesson.path)
+    pages = {code: render_page(lesson, run, code, "../img", source) for code in LANGUAGES}
     notebooks = {code: render_notebook(lesson, run, code, course) for code in LANGUAGES}
     return Rendered(lesson, run, pages, notebooks)
 

@@ -5,6 +5,7 @@ another build may still need is not removed.
 """
 
 import shutil
+from collections.abc import Mapping
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from io import BufferedWriter
 from pathlib import Path
@@ -21,11 +22,16 @@ _EMPTY = b'{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n'
 _users: dict[Path, BufferedWriter] = {}
 
 
-def publish(project: Project, prepared: Prepared) -> frozenset[str]:
-    """Write notebooks, sources, pictures and module pages; remove what is left of earlier builds.
+def publish(project: Project, prepared: Prepared, others: Mapping[str, bytes]) -> frozenset[str]:
+    """Write notebooks, pictures, module pages and others; remove what is left of earlier builds.
 
     Files whose content did not change are not touched, so that a watching server sees only
     what is new.
+
+    Args:
+        project: where the course lies.
+        prepared: the lessons.
+        others: other files, by their names below `docs/lessons/`.
 
     Returns:
         The files of this build, relative to `docs/`. While another build runs there may be more.
@@ -56,6 +62,8 @@ def publish(project: Project, prepared: Prepared) -> frozenset[str]:
             source = project.lessons / module.folder / f"index.{language}.md"
             if source.is_file():
                 write(folder / module.folder / source.name, source.read_bytes())
+    for name, data in others.items():
+        write(folder / name, data)
     _tidy(user, folder, wanted)
     return frozenset(path.relative_to(project.docs).as_posix() for path in wanted)
 

@@ -3,13 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from blackbelt.ansi import to_html
-from blackbelt.figures import Picture, picture
-from blackbelt.languages import keep
+from blackbelt.figures import Picture
 from blackbelt.lesson import Block, Cell, Exercise, Lesson, Prose, Question, Quiz
+from blackbelt.page_outputs import Outputs
 from blackbelt.plan import plan
 from blackbelt.render_question import question_for_page, quiz_for_page
-from blackbelt.results import Output, Run, StepRun
+from blackbelt.results import Run, StepRun
 from blackbelt.strings import Strings, for_language
 from blackbelt.write_prose import prose_for_page, text_for_page
 
@@ -25,7 +24,7 @@ class Page:
     pictures: tuple[Picture, ...]
 
 
-def render_page(lesson: Lesson, run: Run, language: str, images: str) -> Page:
+def render_page(lesson: Lesson, run: Run, language: str, images: str, source: str = "") -> Page:
     """Render a lesson in one language.
 
     Args:
@@ -33,14 +32,15 @@ def render_page(lesson: Lesson, run: Run, language: str, images: str) -> Page:
         run: its results.
         language: `pl` or `en`.
         images: address of the folder of images, relative to the page's file.
+        source: address of the lesson's file in the repository, to which cells link.
 
     Raises:
         KeyError: prose quotes a value that the run does not have.
     """
-    renderer = _Renderer(lesson, run, language, images)
+    renderer = _Renderer(lesson, run, language, images, source)
     blocks = [renderer.block(block) for block in lesson.blocks]
     markdown = "\n\n".join(block for block in blocks if block) + "\n"
-    return Page(markdown, tuple(renderer.pictures.values()))
+    return Page(markdown, renderer.pictures)
 
 
 def reading_minutes(lesson: Lesson, language: str) -> int:
@@ -59,13 +59,18 @@ def fenced(source: str, attributes: str) -> str:
 
 
 class _Renderer:
-    def __init__(self, lesson: Lesson, run: Run, language: str, images: str) -> None:
+    def __init__(self, lesson: Lesson, run: Run, language: str, images: str, source: str) -> None:
         self._steps = plan(lesson)
         self._run = run
         self._language = language
-        self._images = images
         self._words: Strings = for_language(language)
-        self.pictures: dict[str, Picture] = {}
+        self._source = source
+        name = f"{lesson.name}.py"
+        self._shown = Outputs(self._steps, self._words, images, name, source)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        return tuple(self._shown.pictures.values())
 
     def block(self, block: Block) -> str:
         if isinstance(block, Prose):
@@ -95,52 +100,23 @@ class _Renderer:
         return f"{code}\n\n{self._outputs(cell, self._result(cell))}".rstrip()
 
     def _code(self, cell: Cell) -> str:
-        return fenced(cell.source, "{ .python .nb-input }")
+        code = fenced(cell.source, "{ .python .nb-input }")
+        return f"{self._link(cell)}\n\n{code}" if self._source else code
+
+    def _link(self, cell: Cell) -> str:
+        """To the cell's lines in the lesson's file."""
+        first, last = cell.first, cell.first + cell.source.count("\n")
+        said = self._words.outputs
+        name = said.source_lines if last > first else said.source_line
+        lines = f"L{first}-L{last}" if last > first else f"L{first}"
+        title = name.format(first=first, last=last)
+        return f'<div class="nb-source"><a href="{self._source}#{lines}" title="{title}"></a></div>'
 
     def _result(self, cell: Cell, after: Cell | None = None) -> StepRun:
         return self._run.of(self._steps, cell, after)
 
     def _outputs(self, cell: Cell, result: StepRun) -> str:
-        shown = [o for o in result.outputs if o.language in (None, self._language)]
-        if not shown:
-            return ""
-        in_check = cell.options.role == "check"
-        parts = [part for output in shown for part in self._output(output, in_check)]
-        if cell.options.measured:
-            parts.insert(0, self._label(self._words.measured))
-        body = "\n\n".join(parts)
-        return (
-            f'<div class="nb-output" role="group" aria-label="{self._words.output}" markdown="1">'
-            f"\n\n{body}\n\n</div>"
-        )
-
-    def _output(self, output: Output, in_check: bool) -> list[str]:
-        if output.kind == "figure":
-            return [self._figure(output)]
-        text = keep(output.text, self._language)
-        if output.kind == "error":
-            label = self._words.check_says if in_check else self._words.expected_exception
-            return [self._label(label), self._pre(text, "nb-error")]
-        if output.kind == "warning":
-            return [self._label(self._words.expected_warning), self._pre(text, "nb-stderr")]
-        return [self._pre(text, "")]
-
-    def _pre(self, text: str, extra: str) -> str:
-        classes = f"nb-text {extra}".strip()
-        # Focusable, so that the keyboard can scroll a long line.
-        # Browsers drop a line break right after the tag.
-        first = "\n" if text.startswith("\n") else ""
-        return f'<pre class="{classes}" tabindex="0">{first}{to_html(text.rstrip())}</pre>'
-
-    def _label(self, text: str) -> str:
-        return f'<p class="nb-label">{text}</p>'
-
-    def _figure(self, output: Output) -> str:
-        file = picture(output)
-        self.pictures[file.name] = file
-        alt = re.sub(r"([\[\]\\])", r"\\\1", " ".join(output.text.split()))
-        size = f'width="{file.width}" height="{file.height}" loading="lazy"'
-        return f"![{alt}]({self._images}/{file.name}){{ {size} }}"
+        return self._shown.group(cell, result)
 
     def _details(self, kind: str, summary: str, body: str) -> str:
         opening = f'<details class="{kind}" markdown="1">\n<summary>{summary}</summary>'

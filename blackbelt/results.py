@@ -11,6 +11,52 @@ OutputKind = Literal["text", "stderr", "result", "figure", "warning", "error"]
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call that an exception went through.
+
+    Attributes:
+        line: line of the file, or of the cell counted from 1.
+        name: the function; empty for what stands at the top level.
+        step: for code of the lesson, the step of the run that executed it, else -1.
+        file: for other code, its file without the folders that differ between machines.
+        code: for other code, the text of the line.
+        after_others: calls right before it were left out, because they repeat.
+    """
+
+    line: int
+    name: str = ""
+    step: int = -1
+    file: str = ""
+    code: str = ""
+    after_others: bool = False
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell of a table: its text, whether it names a row or column, and how far it reaches."""
+
+    text: str
+    is_head: bool = False
+    columns: int = 1
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A DataFrame as pandas shows it.
+
+    Attributes:
+        head: rows that name the columns.
+        body: all other rows.
+        shape: how many rows and columns the frame has; a long one shows only some.
+    """
+
+    head: tuple[tuple[TableCell, ...], ...]
+    body: tuple[tuple[TableCell, ...], ...]
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Output:
     """One output of a cell, in the order in which they came.
 
@@ -22,6 +68,9 @@ class Output:
         svg: a figure as SVG.
         png: the same figure as base64 PNG at 144 dpi.
         line: for an exception, the line of the cell that raised it, counted from 1.
+        calls: for an exception, the calls that it went through, the outermost first.
+        causes: for an exception, those that led to it, the nearest first.
+        table: for a DataFrame, what it shows.
     """
 
     kind: OutputKind
@@ -30,6 +79,9 @@ class Output:
     svg: str = ""
     png: str = ""
     line: int = 0
+    calls: tuple[Call, ...] = ()
+    causes: tuple[str, ...] = ()
+    table: Table | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from blackbelt.lesson import LANGUAGES
 from blackbelt.provision import Specs, Warm, WarmProvisioner, environment
 from blackbelt.results import Output, StepRun
 from blackbelt.scrub import scrub
+from blackbelt.translate import translate
 
 _INSTALL = "import blackbelt.kernel as _blackbelt; _blackbelt.install(); del _blackbelt"
 _END = "import blackbelt.kernel as _blackbelt; _blackbelt.report_end()"
@@ -59,6 +60,7 @@ class Session:
         self._scratch = folder / "scratch"
         self._marker = uuid.uuid4().hex
         self._read = 0
+        self._executed: list[str] = []
         self._deadline: float | None = None
         self._notebook = nbformat.v4.new_notebook()
         self._manager = Manager(
@@ -130,6 +132,7 @@ class Session:
         """
         began = time.perf_counter()
         cell = nbformat.v4.new_code_cell(source)
+        self._executed.append(source)
         try:
             report = await self._run(cell)
         except CellTimeoutError:
@@ -142,7 +145,7 @@ class Session:
                 raise asyncio.CancelledError from None
             raise self._stopped("death", self._dumped_line(), cell) from None
         seconds = time.perf_counter() - began
-        outputs = self._outputs(cell, report.get("line", 0))
+        outputs = self._outputs(cell, report)
         run = StepRun(outputs, seconds, report.get("memory", 0))
         return Executed(run, report.get("values", {}), self._new_notes())
 
@@ -188,7 +191,7 @@ class Session:
 
     def _stopped(self, reason: str, line: int, cell: Any) -> StoppedError:
         status = getattr(self._manager.provisioner, "status", None)
-        return StoppedError(reason, line, self._outputs(cell, 0), status or 0)
+        return StoppedError(reason, line, self._outputs(cell, {}), status or 0)
 
     async def _where(self) -> int:
         """Ask a kernel that does not answer for the line that it is in."""
@@ -230,34 +233,5 @@ class Session:
             text = text.replace(str(self._folder / name), shown)
         return text
 
-    def _outputs(self, cell: Any, line: int) -> tuple[Output, ...]:
-        outputs = (self._output(raw, line) for raw in _joined(cell.outputs))
-        return tuple(output for output in outputs if output)
-
-    def _output(self, raw: Any, line: int) -> Output | None:
-        if raw.output_type == "stream":
-            return Output("text" if raw.name == "stdout" else "stderr", self.scrub(raw.text))
-        if raw.output_type == "error":
-            return Output("error", self.scrub(f"{raw.ename}: {raw.evalue}"), line=line)
-        if REPORT in raw.data:
-            return None
-        ours = raw.metadata.get("blackbelt", {})
-        text = raw.data.get("text/plain", "")
-        if "warning" in ours:
-            return Output("warning", self.scrub(text))
-        if "image/svg+xml" in raw.data or "image/png" in raw.data:
-            svg, png = raw.data.get("image/svg+xml", ""), raw.data.get("image/png", "")
-            return Output("figure", ours.get("alt", ""), ours.get("lang"), svg, png.strip())
-        return Output("result", self.scrub(text))
-
-
-def _joined(raw_outputs: list[Any]) -> list[Any]:
-    """Printed text that arrived in pieces becomes one output."""
-    joined: list[Any] = []
-    for raw in raw_outputs:
-        last = joined[-1] if joined else None
-        if last and raw.output_type == last.output_type == "stream" and raw.name == last.name:
-            joined[-1] = nbformat.v4.new_output("stream", name=raw.name, text=last.text + raw.text)
-        else:
-            joined.append(raw)
-    return joined
+    def _outputs(self, cell: Any, report: dict[str, Any]) -> tuple[Output, ...]:
+        return translate(cell.outputs, report, self._executed, self.scrub)

@@ -3,8 +3,9 @@
 
 from pathlib import Path
 
-from blackbelt.course import ROADMAP, Course, Planned
+from blackbelt.course import Course
 from blackbelt.problems import CourseError, Problem
+from blackbelt.roadmap import ROADMAP, Planned
 
 _PAIR = """\
 # %% [markdown] lang="pl"{options}

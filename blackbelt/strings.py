@@ -3,11 +3,65 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from blackbelt import strings_learning
+from blackbelt import strings_learning, strings_wayfinding
 from blackbelt.strings_learning import Learning
+from blackbelt.strings_wayfinding import Wayfinding
 
 # A no-break space, written visibly: both languages keep a number and its unit together.
 NBSP = "\u00a0"
+
+
+@dataclass(frozen=True)
+class OutputStrings:
+    """Around outputs and cells. Fields ending in `_forms` are as in `Strings`."""
+
+    # Name of the link from a cell to its place in the lesson's file
+    source_line: str
+    source_lines: str
+    # Tracebacks
+    traceback: str
+    calls_forms: tuple[str, str, str]
+    calls_repeat: str
+    cause: str
+    # Tables
+    table: str
+    rows_forms: tuple[str, str, str]
+    columns_forms: tuple[str, str, str]
+    table_shows: str
+    # The enlarged figure
+    figure: str
+    close: str
+
+
+_POLISH_OUTPUTS = OutputStrings(
+    source_line="Wiersz {first} pliku .py na GitHubie",
+    source_lines="Wiersze {first}–{last} pliku .py na GitHubie",
+    traceback="Droga wyjątku",
+    calls_forms=("wywołanie", "wywołania", "wywołań"),
+    calls_repeat="to samo wywołanie powtarza się",
+    cause="Wcześniejszy wyjątek",
+    table="Tabela",
+    rows_forms=("wiersz", "wiersze", "wierszy"),
+    columns_forms=("kolumna", "kolumny", "kolumn"),
+    table_shows="widać {shown}",
+    figure="Powiększony rysunek",
+    close="Zamknij",
+)
+
+_ENGLISH_OUTPUTS = OutputStrings(
+    source_line="Line {first} of the .py on GitHub",
+    source_lines="Lines {first}–{last} of the .py on GitHub",
+    traceback="Path of the exception",
+    calls_forms=("call", "calls", "calls"),
+    calls_repeat="the same call repeats",
+    cause="Earlier exception",
+    table="Table",
+    rows_forms=("row", "rows", "rows"),
+    columns_forms=("column", "columns", "columns"),
+    table_shows="{shown} shown",
+    figure="Enlarged figure",
+    close="Close",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +113,7 @@ class Strings:
     expected_exception: str
     expected_warning: str
     check_says: str
+    outputs: OutputStrings
 
     # Exercises
     belts: Mapping[str, str]
@@ -78,6 +133,9 @@ class Strings:
 
     # Titles of alerts, by the name GitHub gives them
     alerts: Mapping[str, str]
+
+    # Finding the way
+    way: Wayfinding
 
     # Around the page
     dark_mode: str
@@ -138,6 +196,7 @@ POLISH = Strings(
     expected_exception="Oczekiwany wyjątek",
     expected_warning="Oczekiwane ostrzeżenie",
     check_says="Co odpowiada sprawdzenie",
+    outputs=_POLISH_OUTPUTS,
     belts={"white": "Biały pas", "brown": "Brązowy pas", "black": "Czarny pas"},
     minutes="{minutes}" + NBSP + "min",
     check="Sprawdzenie",
@@ -155,6 +214,7 @@ POLISH = Strings(
         "warning": "Ostrzeżenie",
         "caution": "Pułapka",
     },
+    way=strings_wayfinding.POLISH,
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
@@ -203,6 +263,7 @@ ENGLISH = Strings(
     expected_exception="Expected exception",
     expected_warning="Expected warning",
     check_says="What the check answers",
+    outputs=_ENGLISH_OUTPUTS,
     belts={"white": "White belt", "brown": "Brown belt", "black": "Black belt"},
     minutes="{minutes}" + NBSP + "min",
     check="Check",
@@ -220,6 +281,7 @@ ENGLISH = Strings(
         "warning": "Warning",
         "caution": "Pitfall",
     },
+    way=strings_wayfinding.ENGLISH,
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",

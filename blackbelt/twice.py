@@ -91,6 +91,8 @@ def _lines(lesson: Lesson, step: Step, done: StepRun, run: Run) -> Iterator[str]
         label = f"[{output.kind}{' ' + output.language if output.language else ''}]"
         yield label
         yield from output.text.split("\n")
+        for call in output.calls:
+            yield f"{label} {call.file or 'cell'}:{call.line} {call.name}"
         # Hundreds of lines of coordinates would tell a person nothing.
         for kind, data in (("vector", output.svg), ("picture", output.png)):
             if data:

@@ -40,7 +40,7 @@ version = "0"
 Repository = "https://github.com/someone/tiny"
 
 [tool.blackbelt]
-imports = ["torch", "numpy", "matplotlib", "IPython"]
+imports = ["torch", "numpy", "matplotlib", "IPython", "pandas", "seaborn"]
 cell_seconds = {cell_seconds}
 lesson_seconds = {lesson_seconds}
 output_characters = 2000

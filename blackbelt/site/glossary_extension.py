@@ -26,6 +26,8 @@ _LEFT_ALONE = {
     "summary",
     "script",
 }
+# Formulas, and what code has put out.
+_CLASSES_LEFT_ALONE = {"arithmatex", "nb-output"}
 
 
 class _Explain(Treeprocessor):
@@ -38,7 +40,7 @@ class _Explain(Treeprocessor):
         self._visit(root, set())
 
     def _visit(self, element: ElementTree.Element, seen: set[str]) -> None:
-        if element.tag in _LEFT_ALONE or element.get("class") == "arithmatex":
+        if element.tag in _LEFT_ALONE or element.get("class") in _CLASSES_LEFT_ALONE:
             return
         original = list(element)
         self._text(element, seen)

@@ -33,6 +33,20 @@ def build(prepared: Prepared, project: Project, language: str) -> list[dict[str,
         {strings.home: "index.md"},
         {strings.course: course},
         {strings.how_to_use: "how-to-use.md"},
-        {strings.glossary: "glossary.md"},
+        *_indexes(project, language),
         {strings.about: "about.md"},
     ]
+
+
+def _indexes(project: Project, language: str) -> list[dict[str, Any]]:
+    """The pages on which to look something up, those that there are."""
+    strings = for_language(language)
+    names = {
+        "glossary": strings.glossary,
+        "api": strings.way.api,
+        "errors": strings.way.errors,
+        "tags": strings.way.topics,
+    }
+    there = [name for name in names if (project.docs / f"{name}.{language}.md").is_file()]
+    items = [{names[name]: f"{name}.md"} for name in there]
+    return [{strings.way.indexes: items}] if items else []

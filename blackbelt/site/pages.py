@@ -1,6 +1,5 @@
 """What the templates and the hand-written pages need to know about lessons."""
 
-import html
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -8,11 +7,13 @@ from urllib.parse import urljoin
 from mkdocs.structure.pages import Page
 
 from blackbelt.config import Project
-from blackbelt.course import Module
 from blackbelt.glossary import Term
 from blackbelt.lesson import Lesson
 from blackbelt.prepare import Prepared, Rendered, StandIn
 from blackbelt.render import fenced, reading_minutes
+from blackbelt.roadmap import Module
+from blackbelt.site import module_page
+from blackbelt.site.addresses import url
 from blackbelt.strings import for_language
 from blackbelt.text import plain
 
@@ -96,11 +97,6 @@ def _position(lesson: Lesson, prepared: Prepared) -> tuple[int, int]:
     return names.index(lesson.name) + 1, len(names)
 
 
-def url(path: str, language: str) -> str:
-    """Address below the root of the site, as templates give it to MkDocs' `url` filter."""
-    return path if language == "pl" else f"{language}/{path}"
-
-
 def roadmap(prepared: Prepared, language: str) -> list[dict[str, Any]]:
     """All modules and lessons for the home page; lessons that are not written have no address."""
     return [
@@ -140,30 +136,12 @@ def expand(
     markdown = markdown.replace("{{ site }}", project.site_url)
     if "<!-- lessons -->" in markdown:
         module = prepared.course.module(PurePosixPath(uri).parent.name)
-        markdown = markdown.replace("<!-- lessons -->", _module_list(module, prepared, language))
+        markdown = markdown.replace(
+            "<!-- lessons -->", module_page.lessons(module, prepared, language)
+        )
     if "<!-- glossary -->" in markdown:
         markdown = markdown.replace("<!-- glossary -->", _glossary(glossary, prepared, language))
     return markdown
-
-
-def _module_list(module: Module, prepared: Prepared, language: str) -> str:
-    strings = for_language(language)
-    written = {lesson.name: lesson for lesson in prepared.listed}
-    lines = []
-    for planned in module.lessons:
-        lesson = written.get(planned.name)
-        if isinstance(lesson, StandIn):
-            lines.append(f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb)")
-        elif lesson:
-            minutes = strings.minutes.format(minutes=reading_minutes(lesson, language))
-            lines.append(
-                f"**{planned.number}.** [{lesson.title(language)}]({lesson.name}.ipynb)"
-                f" · {minutes}  \n{lesson.description(language)}"
-            )
-        else:
-            title = html.escape(planned.titles[language])
-            lines.append(f"**{planned.number}.** {title} · *{strings.planned}*")
-    return "\n\n".join(lines)
 
 
 def _glossary(terms: tuple[Term, ...], prepared: Prepared, language: str) -> str:

@@ -31,7 +31,8 @@ from blackbelt.prepare import Prepared, prepare
 from blackbelt.problems import CourseError
 from blackbelt.progress import Progress
 from blackbelt.publish import FOLDER, publish
-from blackbelt.site import head, nav, pages
+from blackbelt.site import context as page_context
+from blackbelt.site import extras, head, nav, pages
 from blackbelt.site.bundle import Bundle, bundle
 from blackbelt.site.html_cache import HtmlCache
 from blackbelt.strings import for_language
@@ -86,7 +87,8 @@ class BlackbeltPlugin(JupyterPlugin):
                 self._prepared = self._given
             else:
                 self._prepare()
-            self._published = publish(self._project, self._prepared)
+            others = extras.extras(self._prepared, cards=not self._serving)
+            self._published = publish(self._project, self._prepared, others)
             self._bundle(config)
         self._configure(config)
         if self._given:
@@ -175,7 +177,9 @@ class BlackbeltPlugin(JupyterPlugin):
         self, env: jinja2.Environment, config: MkDocsConfig, files: Files
     ) -> jinja2.Environment:
         # MkDocs makes a new environment for each build and compiles 70 templates again.
-        folder = self._project.cache / "jinja"
+        # What is kept depends on these, and its name does not.
+        env.trim_blocks = env.lstrip_blocks = True  # 8 KB of indentation less on every page
+        folder = self._project.cache / "jinja-trimmed"
         folder.mkdir(parents=True, exist_ok=True)
         env.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder))
         # The content security policy has to allow MkDocs' own script for reloading.
@@ -211,16 +215,8 @@ class BlackbeltPlugin(JupyterPlugin):
         self, context: TemplateContext, *, page: Page, config: MkDocsConfig, nav: Navigation
     ) -> TemplateContext:
         language = self._language(config)
-        context["strings"] = for_language(language)  # type: ignore[typeddict-unknown-key]
-        if page.meta.get("template") == "home.html":  # no other page shows it
-            context["roadmap"] = pages.roadmap(self._prepared, language)  # type: ignore[typeddict-unknown-key]
-        if rendered := pages.find(self._prepared, page.file.src_uri):
-            page.meta["lesson"] = pages.header(
-                rendered, self._prepared, self._project, page, language
-            )
-            page.edit_url = page.meta["lesson"]["edit_url"]
-        elif page.file.src_uri.startswith(f"{FOLDER}/"):
-            page.edit_url = f"{self._project.repository}/edit/main/{page.file.src_uri}"
+        found = page_context.of_page(page, self._prepared, language, config.site_url or "")
+        context.update(found)  # type: ignore[typeddict-item]
         return context
 
     def on_template_context(

@@ -14,7 +14,9 @@ from blackbelt.glossary import Term
 from blackbelt.lesson import LANGUAGES
 from blackbelt.prepare import Prepared
 from blackbelt.publish import FOLDER
-from blackbelt.site import nav, pages
+from blackbelt.site import lesson_links, module_page, nav, pages
+from blackbelt.site.addresses import url
+from blackbelt.site.indexes import INDEXES
 
 THEME = Path(__file__).parent / "theme"
 _CONFIGURATION = ("mkdocs.yml", "pyproject.toml")
@@ -57,7 +59,8 @@ def _lessons(prepared: Prepared) -> Iterator[tuple[str, str]]:
     for rendered in prepared.lessons:
         for language in LANGUAGES:
             file = _lesson_file(rendered.lesson.module, rendered.lesson.name, language)
-            yield file, rendered.fingerprint
+            way = lesson_links.way(prepared, rendered.lesson, language)
+            yield file, _hash([rendered.fingerprint, way])
     for stand_in in prepared.stand_ins:
         for language in LANGUAGES:
             file = _lesson_file(stand_in.module, stand_in.name, language)
@@ -65,7 +68,7 @@ def _lessons(prepared: Prepared) -> Iterator[tuple[str, str]]:
 
 
 def _lesson_file(module: str, name: str, language: str) -> str:
-    return pages.url(f"{FOLDER}/{module}/{name}/index.html", language)
+    return url(f"{FOLDER}/{module}/{name}/index.html", language)
 
 
 def _by_hand(
@@ -90,7 +93,18 @@ def _page(
         folder = page.parent if name == "index" else page.parent / name
         text = path.read_text(encoding="utf-8")
         body = pages.expand(text, page.as_posix(), prepared, glossary, project, language)
-        yield pages.url((folder / "index.html").as_posix(), language), _hash(body)
+        made_of = [body, _generated(page, name, prepared, language)]
+        yield url((folder / "index.html").as_posix(), language), _hash(made_of)
+
+
+def _generated(page: PurePosixPath, name: str, prepared: Prepared, language: str) -> object:
+    """What templates add to a page."""
+    if index := INDEXES.get(f"{name}.html"):
+        return index(prepared, language)
+    if page.parts[0] == FOLDER:
+        module = prepared.course.module(page.parent.name)
+        return module_page.picture(module, prepared, language)
+    return None
 
 
 def _times(folder: Path) -> list[tuple[str, int]]:

@@ -127,7 +127,7 @@ class _Reader(HTMLParser):
     def _links(self, tag: str, given: dict[str, str]) -> None:
         relation = given.get("rel", "").split()
         if tag == "link" and ("alternate" in relation or "canonical" in relation):
-            if "alternate" in relation:
+            if "alternate" in relation and "hreflang" in given:
                 self.page.alternates[given.get("hreflang", "")] = given.get("href", "")
             return
         for name in ("href", "src", "action", "poster", "data-base"):

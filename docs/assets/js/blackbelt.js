@@ -20,7 +20,7 @@ addEventListener("afterprint", () => {
 });
 
 // What scrolls sideways can be scrolled with the keyboard.
-const scrollers = document.querySelectorAll(".nb-text, .nb-output table, .bb-math");
+const scrollers = document.querySelectorAll(".nb-text, .nb-lines, .nb-table, .bb-math");
 const reach = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
