@@ -2,7 +2,7 @@
 # # Operacje w miejscu i licznik wersji
 #
 # Operacja w miejscu (*in-place operation*) wpisuje wynik do pamięci swojego wejścia.
-# Autograd pilnuje takich zapisów licznikiem, a licznik nie wszystko widzi. Po tej lekcji
+# Autograd śledzi takie zapisy licznikiem, ale licznik nie widzi wszystkich. Po tej lekcji
 # powiesz, czy zapis po przejściu w przód skończy się wyjątkiem, poprawnym gradientem, czy
 # gradientem po cichu zepsutym, i ile bajtów naprawdę oszczędza.
 #
@@ -81,8 +81,8 @@ assert changed_plain == 0
 assert 45 < changed_in_place < 55
 
 # %% [markdown] lang="pl"
-# Zwykły blok zmienił {{ changed_plain:.1f }}% liczb, blok z `inplace=True`
-# {{ changed_in_place:.1f }}%. Wyjątku nie było, także w przejściu wstecz. Pytanie lekcji:
+# Zwykły blok zmienił {{ changed_plain:.0f }}% liczb, a blok z `inplace=True` zmienił ich
+# {{ changed_in_place:.0f }}%. Wyjątku nie było, także w przejściu wstecz. Pytanie lekcji:
 # **który zapis w miejscu autograd zauważy, który popsuje wynik po cichu i co w zamian
 # zyskujesz?**
 #
@@ -91,8 +91,8 @@ assert 45 < changed_in_place < 55
 # Zacznijmy od najmniejszego programu: policzmy `y` z `h`, a dopiero potem zmieńmy `h`.
 
 # %% [markdown] lang="en"
-# The plain block changed {{ changed_plain:.1f }}% of the numbers, the block with
-# `inplace=True` {{ changed_in_place:.1f }}%. There was no exception, in the backward pass
+# The plain block changed {{ changed_plain:.0f }}% of the numbers, and the block with
+# `inplace=True` changed {{ changed_in_place:.0f }}% of them. There was no exception, in the backward pass
 # either. The question of this lesson: **which in-place write does autograd notice, which
 # one silently breaks the result, and what do you gain in return?**
 #
@@ -175,7 +175,8 @@ y.backward()
 # ## Czyj to licznik
 #
 # Tensor, którego pilnuje autograd, ma **licznik wersji** (*version counter*), widoczny jako
-# `_version`. Zapis w miejscu zwiększa go o jeden. Pytanie brzmi, kto dzieli licznik, a kto tylko pamięć.
+# `_version`. Zapis w miejscu zwiększa go o jeden. Które **uchwyty** do tej samej pamięci, czyli tensory i
+# tablice o wspólnym magazynie danych (*storage*), mają wspólny licznik, a które tylko pamięć?
 
 # %% [markdown] lang="en"
 # The message speaks of version 1 where version 0 was expected. That is a trace of the
@@ -184,7 +185,8 @@ y.backward()
 # ## Whose counter is it
 #
 # A tensor that autograd watches has a **version counter**, visible as `_version`. An
-# in-place write raises it by one. The question is who shares the counter, and who shares only the memory.
+# in-place write raises it by one. Which **handles** to the same memory, that is tensors and
+# arrays over one storage, share the counter, and which share only the memory?
 
 # %%
 x = torch.zeros(4)
@@ -206,43 +208,45 @@ assert all(handle[0] == 1 for handle in handles.values())  # one memory
 def draw_handles(owners: Mapping[str, Tensor]) -> None:
     """Draw which handles lead to which counter; all lead to one storage."""
     fig, ax = plt.subplots(figsize=(7.2, 2.5))
-    first = next(iter(owners.values()))
+    start = owners["x"].data_ptr()
     names = [*owners, "x.numpy()"]
+    boxes = {1: (3.0, BLUE), 0: (1.0, ORANGE)}  # version: height and colour
     for row, name in enumerate(names):
         at = len(names) - 1 - row
-        ax.text(0, at, name, family="monospace", va="center", fontsize=10)
-        counts = name in owners
-        shared = counts and owners[name]._version == first._version
-        if counts:
-            colour, height = (BLUE, 3.0) if shared else (ORANGE, 1.0)
-            ax.plot([2.1, 4.1], [at, height], color=colour)
-        ax.plot([2.1, 7.6], [at - 0.12, 2.0], color=GRAY, lw=1, ls=":")
-    for height, colour, owner in ((3.0, BLUE, "x"), (1.0, ORANGE, "x.data")):
-        box = FancyBboxPatch((4.1, height - 0.4), 2.3, 0.8, fc="none", ec=colour, lw=2)
+        ax.text(
+            5.0, at, name, family="monospace", ha="center", va="center", fontsize=10
+        )
+        if name in owners:
+            assert owners[name].data_ptr() == start
+            height, colour = boxes[owners[name]._version]
+            ax.plot([6.1, 7.9], [at, height], color=colour)
+        ax.plot([3.1, 3.9], [2.0, at], color=GRAY, lw=1.2, ls=":")
+    for version, (height, colour) in boxes.items():
+        box = FancyBboxPatch((7.9, height - 0.4), 2.3, 0.8, fc="none", ec=colour, lw=2)
         box.set_boxstyle("round", pad=0.05)
         ax.add_patch(box)
-        label = f"version {owners[owner]._version}"
-        ax.text(5.25, height, label, color=colour, ha="center", va="center")
+        label = f"version {version}"
+        ax.text(9.05, height, label, color=colour, ha="center", va="center")
     for cell, value in enumerate(owners["x"].tolist()):
-        ax.add_patch(Rectangle((7.7 + 0.7 * cell, 1.6), 0.7, 0.8, fc="none", ec=GRAY))
+        ax.add_patch(Rectangle((0.7 * cell, 1.6), 0.7, 0.8, fc="none", ec=GRAY))
         ax.text(
-            8.05 + 0.7 * cell, 2.0, f"{value:g}", ha="center", va="center", fontsize=9
+            0.35 + 0.7 * cell, 2.0, f"{value:g}", ha="center", va="center", fontsize=9
         )
-    ax.text(9.1, 2.75, "one storage", color=GRAY, ha="center")
-    ax.set(xlim=(-0.1, 10.7), ylim=(-0.6, 4.6))
+    ax.text(1.4, 2.75, "one storage", color=GRAY, ha="center")
+    ax.set(xlim=(-0.1, 10.4), ylim=(-0.6, 4.6))
     ax.axis("off")
-    counters = {f"version {owner._version}" for owner in owners.values()}
     show_figure(
         fig,
-        alt_pl="Pięć uchwytów do jednego magazynu. Od x, x[:2] i x.detach() biegną linie "
-        "do wspólnego licznika, od x.data do osobnego, który stoi niżej, a od x.numpy() do "
-        "żadnego.",
-        alt_en="Five handles to one storage. Lines lead from x, x[:2] and x.detach() to a "
-        "shared counter, from x.data to one of its own, which is lower, and from x.numpy() "
-        "to none.",
+        alt_pl="Pośrodku pięć uchwytów, po lewej jeden magazyn, z którego korzystają "
+        "wszystkie. Od x, x[:2] i x.detach() biegną linie do wspólnego licznika z wersją 1, od "
+        "x.data do osobnego z wersją 0, a od x.numpy() do żadnego.",
+        alt_en="In the middle five handles, on the left the one storage that all use. Lines "
+        "lead from x, x[:2] and x.detach() to a shared counter at version 1, from x.data to "
+        "one of its own at version 0, and from x.numpy() to none.",
         pl={
             "one storage": "jeden magazyn",
-            **{text: text.replace("version", "wersja") for text in counters},
+            "version 1": "wersja 1",
+            "version 0": "wersja 0",
         },
         same=set(names),
     )
@@ -274,8 +278,9 @@ x = x + 1  # a new tensor with a counter of its own
 assert (handles["x"]._version, x._version) == (3, 0)
 
 # %% [markdown] lang="pl"
-# Oba zapisy zmieniły cztery liczby, a licznik stał w miejscu. Przypisanie `x[0] = 0` i
-# argument `out` już policzył, a `x = x + 1` utworzyło nowy tensor z nowym licznikiem.
+# Oba zapisy zmieniły cztery liczby, a licznik ani drgnął. Przypisanie `x[0] = 0` i zapis
+# przez argument `out` już odnotował, a instrukcja `x = x + 1` utworzyła nowy tensor z nowym
+# licznikiem.
 #
 # ## Co operacja zapamiętuje
 #
@@ -340,7 +345,7 @@ WRITES: dict[str, Write] = {
     "h.mul_(10)": lambda h, y: h.mul_(10),
     "h.detach().mul_(10)": lambda h, y: h.detach().mul_(10),
     "h.data.mul_(10)": lambda h, y: h.data.mul_(10),
-    "h.numpy() *= 10": lambda h, y: h.detach().numpy().__imul__(10),
+    "h.detach().numpy() *= 10": lambda h, y: h.detach().numpy().__imul__(10),
     "y.detach().mul_(10)": lambda h, y: y.detach().mul_(10),
     "y.data.mul_(10)": lambda h, y: y.data.mul_(10),
 }
@@ -436,7 +441,7 @@ show_figure(
 # [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
 #
 # Blok z początku lekcji to inny przypadek: tu zmieniony tensor jest jeszcze potrzebny.
-# Operacja `relu_` zapisała do `h` i licznik to policzył, ale nikt nie zapamiętał `h` przed
+# Operacja `relu_` zapisała wynik do `h` i licznik to policzył, ale nikt nie zapamiętał `h` przed
 # nią: warstwa `Linear` zapamiętała swoje wejście, nie wynik. Dodawanie użyło więc `h` już
 # zmienionego i wyjątku być nie mogło.
 #
@@ -530,7 +535,7 @@ class Node:
 
 
 # %% [markdown] lang="pl"
-# Wyrocznią jest PyTorch. Losowy program to łańcuch trzech operacji, po którym następują
+# Wzorcem jest PyTorch. Losowy program to łańcuch trzech operacji, po którym następują
 # najwyżej dwa zapisy do wejścia albo do wyników pośrednich. Porównujemy gradient, a gdy jest wyjątek, także
 # obie wersje z komunikatu.
 
@@ -614,7 +619,8 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 #
 # ## Ile bajtów oszczędza `inplace=True`
 #
-# Zmierzmy to, po co ta flaga jest. Sieć to osiem warstw `Linear` o szerokości 256, po
+# Zmierzmy to, po co ta flaga jest. Klasa `MemoryMeter` liczy bajty tensorów utworzonych w
+# bloku: `live` to żywe w tej chwili, `peak` to ich największa suma. Sieć to osiem warstw `Linear` o szerokości 256, po
 # każdej `ReLU`, a partia ma 512 wierszy: jedna aktywacja zajmuje {{ activation_bytes }} B.
 
 # %% [markdown] lang="en"
@@ -624,7 +630,9 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 #
 # ## How many bytes `inplace=True` saves
 #
-# Let's measure what the flag is there for. The network has eight `Linear` layers of width
+# Let's measure what the flag is there for. The class `MemoryMeter` counts the bytes of
+# tensors made inside a block: `live` are those alive at the moment, `peak` is their largest
+# sum. The network has eight `Linear` layers of width
 # 256, each followed by `ReLU`, and the batch has 512 rows: one activation takes
 # {{ activation_bytes }} B.
 
@@ -643,9 +651,10 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 #   Tak jest w samym przejściu w przód: {{ forward_plain }} B wobec {{ forward_in_place }} B.
 #   Szczyt całego kroku wypada jednak w przejściu wstecz.
 #
-# - [x] Wcale
+# - [x] O zero: będzie taki sam
 #
-#   Szczyt kroku to {{ step_plain }} B w obu sieciach. Tensory zapamiętane są te same.
+#   Szczyt kroku to {{ step_plain }} B w obu sieciach: osiem zapamiętanych aktywacji, dwie
+#   robocze i gradient jednej warstwy `Linear`.
 
 # %% [markdown] lang="en" predict="inplace-bytes"
 # How much lower is the memory peak of a whole training step (forward and backward) with
@@ -662,10 +671,10 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 #   That is so in the forward pass alone: {{ forward_plain }} B against
 #   {{ forward_in_place }} B. The peak of the whole step, however, falls in the backward pass.
 #
-# - [x] Not at all
+# - [x] By zero: it will be the same
 #
-#   The peak of the step is {{ step_plain }} B in both networks. The saved tensors are the
-#   same.
+#   The peak of the step is {{ step_plain }} B in both networks: eight saved activations, two
+#   at work, and the gradient of one `Linear` layer.
 
 
 # %%
@@ -707,6 +716,8 @@ print(plain, in_place, sep="\n")
 assert (plain.live, plain.step) == (in_place.live, in_place.step)
 assert plain.live == 8 * activation_bytes  # the eight results of relu
 assert plain.step > plain.forward
+layer_bytes = 4 * (256 * 256 + 256)  # gradient of one layer; 8 more: loss and its own
+assert plain.step == 10 * activation_bytes + layer_bytes + 8
 assert plain.forward - in_place.forward == activation_bytes
 
 normed, normed_in_place = both(lambda flag: stack(lambda: nn.ReLU(flag), norm=True))
@@ -881,8 +892,8 @@ assert torch.equal(best["weight"], model.weight)  # "the best weights" moved alo
 assert torch.equal(kept["weight"] + 1, model.weight)
 
 # %% [markdown] lang="pl"
-# Średnia w kolejnych epokach: {{ first_mean:.2f }}, {{ second_mean:.2f }},
-# {{ third_mean:.2f }}.
+# Średnia w kolejnych epokach: {{ first_mean:.2f }}; {{ second_mean:.2f }};
+# {{ third_mean:.2f }}. Obie pomyłki naprawia kopia: `x = rows[index] - 5` albo `deepcopy`.
 #
 # Strażnik, którego możesz wkleić do swojego kodu, porównuje tensory podane każdemu modułowi
 # przed wywołaniem i po nim. Używa kopii, więc zobaczy także zapis przez `data` i NumPy.
@@ -891,8 +902,8 @@ assert torch.equal(kept["weight"] + 1, model.weight)
 # Zapisu do tensora, który powstał wewnątrz jednej metody `forward`, nie zobaczy.
 
 # %% [markdown] lang="en"
-# The mean in consecutive epochs: {{ first_mean:.2f }}, {{ second_mean:.2f }},
-# {{ third_mean:.2f }}.
+# The mean in consecutive epochs: {{ first_mean:.2f }}; {{ second_mean:.2f }};
+# {{ third_mean:.2f }}. A copy mends both mistakes: `x = rows[index] - 5` or `deepcopy`.
 #
 # A guard that you can paste into your code compares the tensors given to every module before
 # and after the call. It uses copies, so it also sees a write through `data` and NumPy. It
@@ -986,7 +997,7 @@ assert isinstance(message, str)
 assert "is at version 1; expected version 0" in message
 
 # %% [markdown] lang="pl"
-# Na GPU liczniki działają tak samo, bo żyją w opisie tensora, nie w jego danych (tu
+# Na GPU liczniki działają tak samo, bo są częścią opisu tensora, nie jego danych (tu
 # niemierzone). Wszystkie bajty na tej stronie pochodzą z CPU.
 #
 # ## Co już umiesz
@@ -994,10 +1005,10 @@ assert "is at version 1; expected version 0" in message
 # - Powiesz, czy operacja zapamiętuje wejście, wynik, czy nic, i co zmieni zapis.
 # - Rozpoznasz zapisy, których licznik nie widzi (`data`, NumPy, `fused=True`), i takie,
 #   które policzył, ale nikt ich nie sprawdza: `relu_` przed dodawaniem.
-# - Nie zapłacisz błędem za `inplace=True` tam, gdzie nie oszczędza ono ani bajta.
+# - Nie włączysz `inplace=True` tam, gdzie grozi błędem, a nie oszczędza ani bajta.
 #
-# Dalej: [indeksowanie zaawansowane](04_advanced_indexing.py) o zapisach z powtórzonym
-# indeksem i [einops](06_einops.py). W dokumentacji:
+# Wcześniej: [indeksowanie zaawansowane](04_advanced_indexing.py), czyli zapisy z
+# powtórzonym indeksem. Dalej: [einops](06_einops.py). Dokumentacja:
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
 #
 # ## Pasy: sprawdź się
@@ -1012,10 +1023,10 @@ assert "is at version 1; expected version 0" in message
 #   changes.
 # - Recognise the writes that the counter does not see (`data`, NumPy, `fused=True`), and
 #   those that it counts but nobody checks: `relu_` before an addition.
-# - Avoid paying with a bug for `inplace=True` where it does not save a byte.
+# - Leave `inplace=True` off where it risks a bug and does not save a byte.
 #
-# Next: [advanced indexing](04_advanced_indexing.py) on writes with repeated indices, and
-# [einops](06_einops.py). In the documentation:
+# Before this: [advanced indexing](04_advanced_indexing.py), on writes with repeated
+# indices. Next: [einops](06_einops.py). Documentation:
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
 #
 # ## Belts: test yourself
@@ -1347,7 +1358,8 @@ class Rows:
 #
 # Licznik nie widzi zapisów przez `data` i NumPy. Napisz menedżer kontekstu `watched`, który
 # przez `torch.autograd.graph.saved_tensors_hooks` sprawdza **zawartość** zapamiętanych
-# tensorów: jeśli do przejścia wstecz choć jeden się zmienił, ma zgłosić `RuntimeError`. Hooki
+# tensorów `float32`: jeśli do przejścia wstecz choć jeden się zmienił, ma zgłosić
+# `RuntimeError`. Hooki
 # zastępują sprawdzanie wersji, więc zwykły `mul_` też musisz wykryć. Nie trzymaj kopii
 # tensorów i nie przedłużaj życia grafu.
 
@@ -1356,7 +1368,8 @@ class Rows:
 #
 # The counter does not see writes through `data` and NumPy. Write a context manager
 # `watched` that uses `torch.autograd.graph.saved_tensors_hooks` to check the **content** of
-# saved tensors: if even one has changed by the backward pass, it must raise `RuntimeError`.
+# saved `float32` tensors: if even one has changed by the backward pass, it must raise
+# `RuntimeError`.
 # Hooks replace the check of versions, so you have to detect a plain `mul_`, too. Do not keep
 # copies of tensors, and do not make the graph live longer.
 
@@ -1409,7 +1422,7 @@ for name, written in (
         pl=f"{name}, potem {written}: zmiana przeszła niezauważona",
         en=f"{name}, then {written}: the change went unnoticed",
     )
-assert guarded(mixed, WRITES["h.numpy() *= 10"]), say(
+assert guarded(mixed, WRITES["h.detach().numpy() *= 10"]), say(
     pl="zapis przez NumPy przeszedł niezauważony",
     en="a write through NumPy went unnoticed",
 )
@@ -1531,7 +1544,7 @@ def watched() -> Iterator[None]:
 def watched() -> Iterator[None]:
     def digest(tensor: Tensor) -> bytes:
         # tobytes() reads in logical order, so a transposed tensor is no exception.
-        return hashlib.sha256(tensor.detach().numpy().tobytes()).digest()
+        return hashlib.sha256(tensor.detach().cpu().numpy().tobytes()).digest()
 
     def pack(tensor: Tensor) -> tuple[Tensor, bytes]:
         return tensor.detach(), digest(tensor)
