@@ -138,6 +138,7 @@ class Strings:
     way: Wayfinding
 
     # Around the page
+    permalink: str
     dark_mode: str
     light_mode: str
     system_mode: str
@@ -215,6 +216,7 @@ POLISH = Strings(
         "caution": "Pułapka",
     },
     way=strings_wayfinding.POLISH,
+    permalink="Odnośnik do tej sekcji",
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
@@ -282,6 +284,7 @@ ENGLISH = Strings(
         "caution": "Pitfall",
     },
     way=strings_wayfinding.ENGLISH,
+    permalink="Link to this section",
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",

@@ -125,6 +125,7 @@ class BlackbeltPlugin(JupyterPlugin):
             palette["toggle"]["name"] = name
         if str(_THEME) not in config.theme.dirs:
             config.theme.dirs.insert(0, str(_THEME))
+        config.mdx_configs["toc"] |= {"permalink_title": strings.permalink}
         config.mdx_configs["blackbelt.site.glossary_extension"] = {
             "terms": self._glossary,
             "language": language,
