@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from built_site import BuiltSite, Server, Visit
 from playwright.sync_api import Browser
-from site_fixtures import serving, windows
 from tiny import REPOSITORY, TinyCourse
+
+# Not imported above: pytest would load it twice.
+pytest_plugins = ["site_fixtures"]
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 LESSONS = ("08_exercise", "10_predict", "11_quiz")
@@ -37,6 +39,8 @@ def learning(tmp_path_factory: pytest.TempPathFactory) -> BuiltSite:
 
 @pytest.fixture(scope="session")
 def learning_server(learning: BuiltSite) -> Iterator[Server]:
+    from site_fixtures import serving
+
     with serving(learning) as started:
         yield started
 
@@ -44,5 +48,7 @@ def learning_server(learning: BuiltSite) -> Iterator[Server]:
 @pytest.fixture
 def reader(browser: Browser, learning_server: Server) -> Iterator[Callable[..., Visit]]:
     """Open windows on the small site, each with a storage of its own."""
+    from site_fixtures import windows
+
     with windows(browser, learning_server) as opened:
         yield opened

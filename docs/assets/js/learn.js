@@ -55,7 +55,7 @@ function commit(question) {
   const picked = kind.picked(question);
   if (!picked.length) {
     say(form, words.nothing);
-    form.querySelector("input").focus();
+    form.querySelector(".bb-options input").focus();
     return;
   }
   const answer = { picked, right: kind.isRight(question, picked), at: store.now() };
@@ -69,7 +69,7 @@ function forget(question) {
   store.change(number, (lesson) => {
     delete lesson.questions[question.id];
   });
-  question.form.querySelector("input, button").focus();
+  question.form.querySelector(".bb-options :is(input, button)").focus();
 }
 
 function say(form, text, kind = "") {
@@ -124,7 +124,7 @@ function makeQuiz(box, questions) {
     store.change(number, (lesson) => {
       for (const { id } of questions) delete lesson.questions[id];
     });
-    questions[0].form.querySelector("input, button").focus();
+    questions[0].form.querySelector(".bb-options :is(input, button)").focus();
   });
   return { id: box.dataset.quiz, score, questions };
 }
