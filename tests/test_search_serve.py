@@ -64,5 +64,5 @@ def test_index_follows_what_is_saved(served: Served, start: Callable[[Served], N
     served.course.write(ONE, lesson("1", title="Zmieniona raz jeszcze"))
     below = served.stop()
     assert not [process for process in below if process.is_running()]
-    assert "search" not in served.said, served.said
+    assert "the search stays" not in served.said, served.said
     assert "Traceback" not in served.said, served.said
