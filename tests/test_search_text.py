@@ -56,6 +56,8 @@ def test_code_weighs_less_than_prose_and_outputs_least() -> None:
         "<p class='exercise__meta'><span>x</span></p>",
         "<form>x<input><button>x</button></form>",
         "<script>x</script>",
+        "<details><summary>x</summary></details>",
+        "<section data-pagefind-ignore><p>x</p></section>",
         "<p class='bb-provenance'>x <a href='#'>x</a></p>",
     ],
 )

@@ -15,8 +15,11 @@ from operator import itemgetter
 # What a word weighs where it stands; headings weigh more by themselves.
 PROSE, CODE, OUTPUT = 1.0, 0.5, 0.25
 
-# Not what the page is about: controls, drawings, what KaTeX repeats for screen readers.
-_SKIPPED_TAGS = {"nav", "svg", "math", "script", "style", "form", "button", "progress", "template"}
+# Not what the page is about: controls, drawings, what KaTeX repeats for screen readers. Templates
+# say it with `data-pagefind-ignore`, too.
+_SKIPPED_TAGS = {
+    *("nav", "svg", "math", "script", "style", "form", "button", "progress", "summary", "template"),
+}
 _SKIPPED_CLASSES = {
     *("headerlink", "md-content__button", "bb-bar", "bb-provenance", "exercise__meta", "nb-label"),
 }
@@ -136,7 +139,8 @@ class _Reader(HTMLParser):
             self._text(" ")
         above = self._open[-1] if self._open else _Element("", False, PROSE)
         classes = set(given.get("class", "").split())
-        skipped = above.skipped or tag in _SKIPPED_TAGS or bool(classes & _SKIPPED_CLASSES)
+        ignored = "data-pagefind-ignore" in given or bool(classes & _SKIPPED_CLASSES)
+        skipped = above.skipped or tag in _SKIPPED_TAGS or ignored
         weight = min([above.weight, *(_WEIGHTS[name] for name in classes & _WEIGHTS.keys())])
         self._open.append(_Element(tag, skipped, weight))
         if not skipped:
