@@ -143,7 +143,8 @@ class _Renderer:
             )
         parts.append(self._details("nb-solution", words.solution, self._solution(exercise)))
         body = "\n\n".join(parts)
-        return f'<div class="exercise exercise--{exercise.belt}" markdown="1">\n\n{body}\n\n</div>'
+        opening = f'<div class="exercise exercise--{exercise.belt}" data-exercise="{exercise.id}"'
+        return f'{opening} markdown="1">\n\n{body}\n\n</div>'
 
     def _wrong(self, exercise: Exercise) -> str:
         parts = []

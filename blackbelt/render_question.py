@@ -54,13 +54,14 @@ def question_for_page(
 def quiz_for_page(quiz: Quiz, language: str, words: Learning, write: Write) -> str:
     """Write a quiz for Python-Markdown."""
     total = len(quiz.questions)
+    attributes = f'data-quiz="{quiz.id}" role="group" aria-label="{words.quiz}"'
     questions = [
         question_for_page(
             question, language, words, words.question.format(number=number, total=total), write
         )
         for number, question in enumerate(quiz.questions, start=1)
     ]
-    return _division("bb-quiz", "\n\n".join(questions), f'data-quiz="{quiz.id}"')
+    return _division("bb-quiz", "\n\n".join(questions), attributes)
 
 
 def question_for_notebook(

@@ -138,9 +138,22 @@ class Strings:
     way: Wayfinding
 
     # Around the page
+    permalink: str
     dark_mode: str
     light_mode: str
     system_mode: str
+
+    # Search: {query} is what was asked, {pages} a number with its noun
+    search: str
+    search_clear: str
+    search_hint: str
+    search_loading: str
+    search_found: str
+    search_best: str
+    search_some: str
+    search_none: str
+    search_failed: str
+    search_forms: tuple[str, str, str]
 
     def count(self, number: int, forms: tuple[str, str, str]) -> str:
         """`5 ćwiczeń`: the number with the form of the noun that its language wants."""
@@ -215,9 +228,21 @@ POLISH = Strings(
         "caution": "Pułapka",
     },
     way=strings_wayfinding.POLISH,
+    permalink="Odnośnik do tej sekcji",
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
+    search="Szukaj",
+    search_clear="Wyczyść",
+    search_hint="Wpisz słowo lub nazwę z API albo wklej cały komunikat błędu.",
+    search_loading="Szukam…",
+    search_found="Znaleziono {pages}",
+    search_best="Znaleziono {pages}, tu {shown} najlepszych",
+    search_some="Żadna strona nie zawiera wszystkich słów; te zawierają najwięcej",
+    search_none="Brak wyników dla „{query}”",
+    search_failed="Nie udało się wczytać wyszukiwarki. "
+    "Sprawdź połączenie i wpisz zapytanie ponownie.",
+    search_forms=("stronę", "strony", "stron"),
 )
 
 ENGLISH = Strings(
@@ -282,9 +307,20 @@ ENGLISH = Strings(
         "caution": "Pitfall",
     },
     way=strings_wayfinding.ENGLISH,
+    permalink="Link to this section",
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",
+    search="Search",
+    search_clear="Clear",
+    search_hint="Type a word or a name from the API, or paste a whole error message.",
+    search_loading="Searching…",
+    search_found="{pages} found",
+    search_best="{pages} found, the best {shown} shown",
+    search_some="No page has all the words; these have most of them",
+    search_none="No results for “{query}”",
+    search_failed="The search could not be loaded. Check the connection and type the query again.",
+    search_forms=("page", "pages", "pages"),
 )
 
 _BY_LANGUAGE = {"pl": POLISH, "en": ENGLISH}

@@ -39,14 +39,35 @@ def test_base_script_differs_only_in_where_the_base_is() -> None:
     assert ours == upstream.replace(page_base, "document.currentScript.dataset.base")
 
 
-def test_header_differs_only_in_its_search() -> None:
+def test_header_differs_only_in_its_search_and_menu() -> None:
     upstream = template(UPSTREAM, "header.html")
     search = re.search(
         r'    \{% if "material/search" in.*?(?=    \{% if config.repo_url)', upstream, re.S
     )
     assert search
     place = '    {% include "partials/site-search.html" %}\n'
-    assert template(THEME, "header.html") == upstream.replace(search[0], place)
+    menu = 'for="__drawer">'
+    assert upstream.count(menu) == 1
+    name = """<span class="bb-unseen">{{ lang.t('nav') }}</span>"""
+    reachable = f'for="__drawer" tabindex="0">{name}'
+    expected = upstream.replace(search[0], place).replace(menu, reachable)
+    assert template(THEME, "header.html") == expected
+
+
+def test_navigation_differs_only_in_names_and_the_keyboard() -> None:
+    icon = '<span class="md-nav__icon md-icon"></span>'
+    title = "{{ nav_item.title | striptags }}"
+    index = f'id="{{{{ path }}}}_label" tabindex="{{{{ tabindex }}}}">\n{" " * 16}{icon}'
+    changes = {
+        'aria-labelledby="{{ path }}_label"': f'aria-label="{title}"',
+        index: f'{index}<span class="bb-unseen">{title}</span>',
+        '"md-nav__title" for="{{ path }}">': '"md-nav__title" for="{{ path }}" tabindex="0">',
+    }
+    expected = template(UPSTREAM, "nav-item.html")
+    for upstream, ours in changes.items():
+        assert expected.count(upstream) == 1
+        expected = expected.replace(upstream, ours)
+    assert template(THEME, "nav-item.html") == expected
 
 
 def test_link_to_the_repository_asks_nobody() -> None:

@@ -99,7 +99,9 @@ class Background:
         while job := self._next():
             outcome = self._run(job)
             with self._changed:
-                del self._running[job.lesson.path]
+                # Saved again meanwhile, the lesson may be running as it is now on another thread.
+                if self._running.get(job.lesson.path) is job:
+                    del self._running[job.lesson.path]
                 self._outcomes[job.lesson.path] = (job, outcome)
                 if self._stopping:
                     return

@@ -119,8 +119,19 @@ def _lessons(module: Module, prepared: Prepared, language: str) -> list[dict[str
         lesson = written.get(planned.name)
         title = plain(lesson.title(language)) if lesson else planned.titles[language]
         address = url(f"lessons/{module.folder}/{planned.name}/", language) if lesson else None
-        items.append({"number": planned.number, "title": title, "url": address})
+        item: dict[str, Any] = {"number": planned.number, "title": title, "url": address}
+        items.append(item | _contents(lesson))
     return items
+
+
+def _contents(lesson: Lesson | StandIn | None) -> dict[str, str]:
+    """What a reader can do in a lesson, by the names that progress is kept under."""
+    if not isinstance(lesson, Lesson):
+        return {"exercises": "", "questions": ""}
+    return {
+        "exercises": " ".join(f"{exercise.belt}:{exercise.id}" for exercise in lesson.exercises),
+        "questions": " ".join(question.id for question in lesson.predictions),
+    }
 
 
 def expand(

@@ -35,6 +35,7 @@ from blackbelt.site import context as page_context
 from blackbelt.site import extras, head, nav, pages
 from blackbelt.site.bundle import Bundle, bundle
 from blackbelt.site.html_cache import HtmlCache
+from blackbelt.site.search import Indexer, index
 from blackbelt.strings import for_language
 
 # static-i18n makes new File objects of every file and keeps as pages only those whose ending is
@@ -62,6 +63,7 @@ class BlackbeltPlugin(JupyterPlugin):
         self._given: Prepared | None = None
         self._html: HtmlCache | None = None
         self._theme_files: list[str] | None = None
+        self._indexer = Indexer()
 
     def serve(self, prepared: Prepared, glossary: tuple[Term, ...], *, everything: bool) -> None:
         """Build this next, instead of preparing the course and waiting for its runs.
@@ -125,6 +127,7 @@ class BlackbeltPlugin(JupyterPlugin):
             palette["toggle"]["name"] = name
         if str(_THEME) not in config.theme.dirs:
             config.theme.dirs.insert(0, str(_THEME))
+        config.mdx_configs["toc"] |= {"permalink_title": strings.permalink}
         config.mdx_configs["blackbelt.site.glossary_extension"] = {
             "terms": self._glossary,
             "language": language,
@@ -238,11 +241,24 @@ class BlackbeltPlugin(JupyterPlugin):
         # GitHub Pages has one 404 page; the second language must not overwrite it.
         return "" if self._nested(config) else head.without_alternates(output)
 
+    @event_priority(-200)  # static-i18n (-100) builds the other languages in its own handler
     def on_post_build(self, config: MkDocsConfig) -> None:
         super().on_post_build(config)
-        if not self._nested(config):
-            for made in self._bundles:
-                utils.write_file(made.content.encode(), str(Path(config.site_dir) / made.address))
+        if self._nested(config):
+            return
+        site = Path(config.site_dir)
+        for made in self._bundles:
+            utils.write_file(made.content.encode(), str(site / made.address))
+        if self._serving:
+            self._indexer.want(site)
+            return
+        try:
+            index(site)
+        except RuntimeError as error:
+            raise PluginError(str(error)) from None
+
+    def on_shutdown(self) -> None:
+        self._indexer.stop()
 
     def on_serve(
         self, server: LiveReloadServer, config: MkDocsConfig, builder: Any

@@ -56,9 +56,9 @@ def serve(project: Project, names: tuple[str, ...], port: int) -> None:
     server = _listen(port)
     background = Background(server.rebuild)
     with tempfile.TemporaryDirectory(prefix="blackbelt-site-", ignore_cleanup_errors=True) as made:
+        live = Live(names, background, server.rebuild)
+        site = _Site(project.root, f"http://127.0.0.1:{port}/", live, Path(made))
         try:
-            live = Live(names, background, server.rebuild)
-            site = _Site(project.root, f"http://127.0.0.1:{port}/", live, Path(made))
             site.build()
             site.watch(server)
             # Only now: runs take all cores, and nobody can look at anything yet.
@@ -67,6 +67,7 @@ def serve(project: Project, names: tuple[str, ...], port: int) -> None:
             server.run(site.folder, site.update)
         finally:
             background.stop()
+            site.stop()
             server.shutdown(wait=server.serve_thread.is_alive())
 
 
@@ -115,6 +116,11 @@ class _Site:
         self._told: frozenset[Problem] = frozenset()
         self._broken: set[str] = set()
         self._plugin: BlackbeltPlugin | None = None
+
+    def stop(self) -> None:
+        """Let the plugin finish what it does beside the server."""
+        if self._plugin:
+            self._plugin.on_shutdown()
 
     def update(self) -> Built | None:
         """Build what has changed. Whatever goes wrong, the site stays up as it was."""

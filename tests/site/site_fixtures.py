@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -104,11 +105,17 @@ class _Handler(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def server(built: BuiltSite) -> Iterator[Server]:
     """The site under the path that it has when it is published, on a free port."""
+    with serving(built) as started:
+        yield started
+
+
+@contextmanager
+def serving(site: BuiltSite) -> Iterator[Server]:
     started = Server()
-    handler = partial(_Handler, site=built, log=started)
+    handler = partial(_Handler, site=site, log=started)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
         listening.daemon_threads = True
-        started.url = f"http://127.0.0.1:{listening.server_port}{built.prefix}"
+        started.url = f"http://127.0.0.1:{listening.server_port}{site.prefix}"
         thread = threading.Thread(target=listening.serve_forever, daemon=True)
         thread.start()
         yield started
@@ -160,7 +167,12 @@ def _watch(visit: Visit) -> None:
     page.on("pageerror", lambda error: problems.append(f"exception: {error}"))
     page.on(
         "requestfailed",
-        lambda request: problems.append(f"failed: {request.url} {request.failure}"),
+        lambda request: (
+            # What a busy browser had not loaded when the test went on to the next page.
+            problems.append(f"failed: {request.url} {request.failure}")
+            if request.failure != "net::ERR_ABORTED"
+            else None
+        ),
     )
     page.on(
         "response",
@@ -175,6 +187,12 @@ def _watch(visit: Visit) -> None:
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Visit]]:
     """Open windows: `visit(width=360, color_scheme="dark")`."""
+    with windows(browser, server) as opened:
+        yield opened
+
+
+@contextmanager
+def windows(browser: Browser, server: Server) -> Iterator[Callable[..., Visit]]:
     contexts: list[BrowserContext] = []
 
     def new(width: int = 1280, **options: Any) -> Visit:
