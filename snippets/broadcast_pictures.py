@@ -1,13 +1,14 @@
-"""Two shapes lined up from the right, as broadcasting reads them.
+"""Two shapes lined up from the right, and the sums that undo it in the backward pass.
 
-One column is one dimension. A dashed frame is a dimension that the tensor does not
-have, hatching marks stride 0, and a column whose sizes do not fit has no result. Sizes
-and strides are read from the tensors.
+In a picture of shapes one column is one dimension. A dashed frame is a dimension that
+the tensor does not have, hatching marks stride 0, and a column whose sizes do not fit
+has no result. Sizes and strides are read from the tensors.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ from snippets.figures import BLUE, GRAY, ORANGE, RED, show_figure
 _ROWS = 3.6  # height of one picture: two operands and their result
 _CELL = 0.66  # inches, room for the words under a cell
 _FONT = 9.0
+_LEFT = 0.95  # room for the words left of a picture
+_STRIDE = "stride"
 
 
 @dataclass(frozen=True)
@@ -66,28 +69,26 @@ def _hatch(ax: Axes, x: float, y: float) -> None:
         )
 
 
-def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> set[str]:
-    """Draw one pair from `left` on; return the texts that need Polish."""
+def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Draw one pair from `left` on."""
     operands = [_dimensions(a, b), _dimensions(b, a)]
-    words: set[str] = set()
     for row, dimensions in enumerate(operands):
         y = 0.2 + 1.15 * row
-        _write(ax, left + 0.3, y + 0.3, "ab"[row])
+        _write(ax, left + 0.45, y + 0.3, "ab"[row])
+        _write(ax, left + 0.45, y + 0.82, _STRIDE, gray=True)
         for at, dim in enumerate(dimensions):
-            x = left + 0.6 + at
+            x = left + _LEFT + at
             _box(ax, x, y, BLUE if dim.exists else GRAY, dashed=not dim.exists)
             _write(ax, x + 0.5, y + 0.3, str(dim.size), gray=not dim.exists)
             if dim.stride == 0:
                 _hatch(ax, x, y)
-            words.add(text := f"stride {dim.stride}")
-            _write(ax, x + 0.5, y + 0.82, text, gray=True)
+            _write(ax, x + 0.5, y + 0.82, str(dim.stride), gray=True)
     for at, (one, two) in enumerate(zip(*operands, strict=True)):
         fits = one.size == two.size or 1 in (one.size, two.size)
         size = two.size if one.size == 1 else one.size
-        _box(ax, left + 0.6 + at, 2.7, BLUE if fits else RED)
-        _write(ax, left + 1.1 + at, 3.0, str(size) if fits else "≠")
-    _write(ax, left + 0.22, 3.0, "a+b")
-    return words
+        _box(ax, left + _LEFT + at, 2.7, BLUE if fits else RED)
+        _write(ax, left + _LEFT + 0.5 + at, 3.0, str(size) if fits else "≠")
+    _write(ax, left + 0.45, 3.0, "a + b")
 
 
 def show_alignment(
@@ -103,12 +104,47 @@ def show_alignment(
     fig, ax = plt.subplots()
     ax.axis("off")
     left = 0.0
-    words: set[str] = set()
     for a, b in pairs:
-        words |= _picture(ax, left, a, b)
-        left += max(a.dim(), b.dim()) + 1.2
-    ax.set_xlim(-0.1, left - 0.5)
+        _picture(ax, left, a, b)
+        left += max(a.dim(), b.dim()) + _LEFT + 0.4
+    ax.set_xlim(-0.1, left - 0.3)
     ax.set_ylim(_ROWS, 0)
     fig.set_size_inches(min(7.2, left * _CELL), _ROWS * 0.52)
-    polish = {word: word.replace("stride", "krok") for word in words}
-    show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl=polish)
+    show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl={_STRIDE: "krok"})
+
+
+def show_sums(
+    table: torch.Tensor,
+    over_columns: torch.Tensor,
+    over_rows: torch.Tensor,
+    *,
+    names: tuple[str, str, str],
+    alt_pl: str,
+    alt_en: str,
+) -> None:
+    """Draw a table with the sums of its rows on the right and of its columns below.
+
+    Both languages show the tensors' `names` as they are.
+    """
+    rows, columns = table.shape
+    below, right = rows + 0.9, columns + 0.6
+    fig, ax = plt.subplots(figsize=((columns + 4) * _CELL, (rows + 2.4) * 0.34))
+    ax.axis("off")
+    for tensor, left, top, colour in (
+        (table, 0.0, 0.0, BLUE),
+        (over_columns.reshape(rows, 1), right, 0.0, ORANGE),
+        (over_rows.reshape(1, columns), 0.0, below, ORANGE),
+    ):
+        for (r, c), value in np.ndenumerate(tensor.detach().numpy()):
+            _box(ax, left + c, top + r, colour)
+            _write(ax, left + c + 0.5, top + r + 0.3, f"{value:g}")
+            if left:
+                _write(ax, columns + 0.3, top + r + 0.3, "→", gray=True)
+            elif top:
+                _write(ax, c + 0.5, rows + 0.25, "↓", gray=True)
+    _write(ax, columns / 2, -0.45, names[0])
+    _write(ax, right + 0.5, -0.45, names[1])
+    _write(ax, right + 0.5, below + 0.3, names[2])
+    ax.set_xlim(-0.1, right + 1.6)
+    ax.set_ylim(below + 0.7, -0.8)
+    show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl={}, same=names)
