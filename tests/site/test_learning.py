@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe import violations
 from built_site import LANGUAGES, OTHER, Visit, localized
 from playwright.sync_api import Locator, Page, expect
 from tiny import REPOSITORY
@@ -183,6 +184,45 @@ def test_reasons_are_printed(reader: Open) -> None:
     for answer in question(page).locator(".bb-answer").all():
         expect(answer).to_be_visible()
     expect(page.get_by_role("button", name=words("pl").commit)).to_be_hidden()
+
+
+# For everyone
+
+SCREENS = pytest.mark.parametrize(
+    ("language", "scheme", "width"), [("pl", "light", 1280), ("en", "dark", 360)]
+)
+
+
+@SCREENS
+def test_axe_finds_nothing(reader: Open, language: str, scheme: str, width: int) -> None:
+    window, said = reader(width=width, color_scheme=scheme), words(language)
+    page = window.open(localized(QUIZ, language))
+    assert violations(page) == []
+    answer_quiz(page, well=False, language=language)
+    assert violations(page) == []
+    window.open(localized(PREDICT, language))
+    question(page).get_by_role("radio").nth(1).check()
+    commit(question(page), language)
+    window.open(localized(EXERCISES, language))
+    page.get_by_role("button", name=said.done).first.click()
+    page.get_by_role("button", name=said.lesson_finished).click()
+    assert violations(page) == []
+    window.open(localized("", language))
+    assert violations(page) == []
+    page.get_by_role("button", name=said.clear).click()
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("address", [PREDICT, QUIZ, EXERCISES, ""])
+def test_nothing_sticks_out_of_a_telephone(reader: Open, address: str) -> None:
+    page = reader(width=360).open(address)
+    for asked in page.locator(".bb-question").all():
+        if asked.get_by_role("textbox").count():
+            asked.get_by_role("textbox").fill("12")
+        elif asked.locator("input").count():
+            asked.locator("input").first.check()
+        commit(asked)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 # Quizzes
