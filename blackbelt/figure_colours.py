@@ -23,10 +23,11 @@ _COLOUR = re.compile(r"(fill|stroke): ?(#[0-9a-f]{6})")
 def style(svg: str) -> str:
     """The style sheet for the colours that this figure has."""
     found = sorted(set(_COLOUR.findall(svg)))
-    light = "".join(_texts(found, LIGHT_PAGE))
     dark = [f"svg{{fill:{_DARK_TEXT}}}", *_strokes(found), *_fills(found)]
     dark += _texts(found, DARK_PAGE)
-    return f"<style>{light}@media (prefers-color-scheme:dark){{{''.join(dark)}}}</style>"
+    rules = {"light": "".join(_texts(found, LIGHT_PAGE)), "dark": "".join(dark)}
+    parts = (f"@media (prefers-color-scheme:{k}){{{v}}}" for k, v in rules.items() if v)
+    return f"<style>{''.join(parts)}</style>"
 
 
 def luminance(colour: str) -> float:

@@ -47,7 +47,9 @@ def picture(output: Output) -> Picture:
         root = _ROOT.search(svg)
         assert root, "matplotlib writes an svg element"
         width, height = (_points(pattern, root[0]) for pattern in (_WIDTH, _HEIGHT))
-        data = (svg[: root.end()] + style(svg) + svg[root.end() :]).encode()
+        # Whole pixels, as on the page: with the last tenth of one, the text below would move.
+        opening = _WIDTH.sub(f'width="{width}"', _HEIGHT.sub(f'height="{height}"', root[0]))
+        data = (svg[: root.start()] + opening + style(svg) + svg[root.end() :]).encode()
         return Picture(f"{_hash(data)}.svg", data, width, height)
     width, height = png_size(output.png)
     with Image.open(io.BytesIO(base64.b64decode(output.png))) as image:

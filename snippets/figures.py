@@ -14,6 +14,8 @@ from matplotlib.axis import Axis
 from matplotlib.collections import Collection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, ScalarFormatter
 
@@ -53,9 +55,9 @@ plt.rcParams.update(
 )
 
 # A vector with more characters than this is drawn slowly, and its parts are too many to
-# tell apart: those become a picture within it. Text and axes stay what they are.
+# tell apart: those become a picture within it, the densest first. Text and axes stay.
 _LONGEST_VECTOR = 60_000
-_MANY_PARTS = 400
+_MANY_PARTS = (400, 40, 0)
 
 _PICTURE = re.compile(r'base64,[^"]*')
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -126,7 +128,7 @@ def _to_polish(fig: Figure, polish: Mapping[str, str]) -> None:
 
 
 def _parts(artist: Artist) -> int:
-    """How many points or cells an artist draws."""
+    """How many points or cells an artist draws; nothing for texts and axes."""
     if isinstance(artist, Line2D):
         return np.size(artist.get_xdata())
     if isinstance(artist, QuadMesh):
@@ -135,17 +137,21 @@ def _parts(artist: Artist) -> int:
     if isinstance(artist, Collection):
         corners = sum(int(np.shape(path.vertices)[0]) for path in artist.get_paths())
         return max(corners, int(np.shape(artist.get_offsets())[0]))
-    return 0
+    return int(isinstance(artist, Patch) and not isinstance(artist, Spine))
 
 
 def _vector(fig: Figure) -> str:
+    """The figure as a vector, in which what has too many parts is a picture."""
     vector = _image(fig, "svg").decode()
-    if len(_PICTURE.sub("", vector)) <= _LONGEST_VECTOR:
-        return vector
-    for artist in fig.findobj():
-        if _parts(artist) > _MANY_PARTS:
-            artist.set_rasterized(True)
-    return _image(fig, "svg").decode()
+    for most in _MANY_PARTS:
+        if len(_PICTURE.sub("", vector)) <= _LONGEST_VECTOR:
+            break
+        for ax in fig.axes:
+            for artist in ax.get_children():
+                if artist is not ax.patch and _parts(artist) > most:
+                    artist.set_rasterized(True)
+        vector = _image(fig, "svg").decode()
+    return vector
 
 
 def _image(fig: Figure, kind: str) -> bytes:

@@ -160,6 +160,12 @@ def rule(sheet: str, selector: str) -> str:
     return found[1] if found else ""
 
 
+def light(sheet: str) -> str:
+    """What holds on a light page, and not on a dark one."""
+    assert not sheet.removeprefix("<style>").partition("@media")[0]
+    return sheet.partition("@media (prefers-color-scheme:light)")[2].partition("@media")[0]
+
+
 def dark(sheet: str) -> str:
     return sheet.partition("@media (prefers-color-scheme:dark)")[2]
 
@@ -179,8 +185,7 @@ def test_grey_lines_stand_out_as_much_as_before(grey: str) -> None:
 def test_coloured_text_can_be_read(colour: str) -> None:
     selector = f"g[id^=text_] [style*='fill: {colour}']"
     sheet = style(f"fill: {colour}")
-    light = rule(sheet.partition("@media")[0], selector) or colour
-    assert contrast(light, LIGHT_PAGE) >= 4.5
+    assert contrast(rule(light(sheet), selector) or colour, LIGHT_PAGE) >= 4.5
     assert contrast(rule(dark(sheet), selector) or colour, DARK_PAGE) >= 4.5
 
 
@@ -243,6 +248,18 @@ def test_dense_figure_stays_a_vector_with_pictures(shown: Callable[..., Any]) ->
         # Text and axes are still lines.
         assert b'id="text_' in made.data
         assert b'id="xtick_1"' in made.data
+
+
+def test_many_bars_and_many_lines_stay_a_vector(shown: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(0)
+    fig, (left, right) = plt.subplots(1, 2)
+    left.hist(rng.normal(size=5000), bins=800)
+    for row in rng.random((30, 300)):
+        right.plot(row)
+    (output, _) = shown(fig).values()
+    assert is_vector(output.svg)
+    assert len(re.sub('base64,[^"]*', "", output.svg)) < 60_000
+    assert 'id="text_' in output.svg
 
 
 def test_pictures_within_a_vector_lose_nothing(shown: Callable[..., Any]) -> None:
