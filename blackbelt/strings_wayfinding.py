@@ -55,7 +55,8 @@ POLISH = Wayfinding(
     topics="Tematy",
     lessons="Lekcje",
     map="Mapa lekcji",
-    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta. To samo mówi lista.",
+    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta; numery po znaku ← to "
+    "lekcje z innych modułów. Lista poniżej mówi to samo.",
     reading="czytanie: {minutes}" + _NBSP + "min",
     exercises="ćwiczenia: {minutes}" + _NBSP + "min",
     ready="gotowe lekcje: {written} z {total}",
@@ -88,7 +89,8 @@ ENGLISH = Wayfinding(
     topics="Topics",
     lessons="Lessons",
     map="Map of the lessons",
-    map_hint="An arrow leads from a lesson to one that builds on it. The list below says the same.",
+    map_hint="An arrow leads from a lesson to one that builds on it; numbers after ← are lessons "
+    "of other modules. The list below says the same.",
     reading="reading: {minutes}" + _NBSP + "min",
     exercises="exercises: {minutes}" + _NBSP + "min",
     ready="lessons ready: {written} of {total}",

@@ -1,5 +1,6 @@
 """What the templates and the hand-written pages need to know about lessons."""
 
+import html
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -49,7 +50,8 @@ def stand_in(lesson: StandIn, language: str) -> str:
 
 
 def description(rendered: Rendered, language: str) -> str:
-    return plain(rendered.lesson.description(language))
+    """For the value of an attribute, into which Material puts it as it is."""
+    return html.escape(plain(rendered.lesson.description(language)))
 
 
 def header(
