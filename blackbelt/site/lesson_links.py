@@ -28,13 +28,24 @@ def links(prepared: Prepared, numbers: Iterable[str], language: str) -> list[dic
     return found
 
 
-def section(prepared: Prepared, lesson: Lesson, address: str, language: str) -> dict[str, Any]:
-    """A link to a section of a lesson, or to the lesson if it is above all sections."""
-    [link] = links(prepared, [lesson.number], language)
-    headings = titles(prepared.by_path[lesson.path].pages[language].markdown)
-    if address in headings and address != next(iter(headings)):
-        link |= {"url": f"{link['url']}#{address}", "section": headings[address]}
-    return link
+class Sections:
+    """Links to sections of lessons in one language; an index has thousands of them."""
+
+    def __init__(self, prepared: Prepared, language: str) -> None:
+        self._links = {
+            link["number"]: link for link in links(prepared, prepared.by_number, language)
+        }
+        self._headings = {
+            rendered.lesson.number: titles(rendered.pages[language].markdown)
+            for rendered in prepared.lessons
+        }
+
+    def link(self, lesson: Lesson, address: str) -> dict[str, Any]:
+        """A link to a section, or to the lesson if it is above all sections."""
+        link, headings = self._links[lesson.number], self._headings[lesson.number]
+        if address not in headings or address == next(iter(headings)):
+            return link
+        return {**link, "url": f"{link['url']}#{address}", "section": headings[address]}
 
 
 def way(prepared: Prepared, lesson: Lesson, language: str) -> dict[str, Any]:

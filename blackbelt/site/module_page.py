@@ -3,10 +3,8 @@
 import html
 import re
 
-from blackbelt.lesson import Lesson
 from blackbelt.options import BELTS
-from blackbelt.prepare import Prepared, StandIn
-from blackbelt.render import reading_minutes
+from blackbelt.prepare import Prepared, Rendered, StandIn
 from blackbelt.roadmap import Module, Planned
 from blackbelt.site.lesson_links import links
 from blackbelt.site.module_map import has_map
@@ -33,12 +31,12 @@ def lessons(module: Module, prepared: Prepared, language: str) -> str:
 
 def _totals(module: Module, prepared: Prepared, language: str) -> str:
     strings = for_language(language)
-    written = [r.lesson for r in prepared.lessons if r.lesson.module == module.folder]
-    exercises = [exercise for lesson in written for exercise in lesson.exercises]
+    written = [r for r in prepared.lessons if r.lesson.module == module.folder]
+    exercises = [exercise for rendered in written for exercise in rendered.lesson.exercises]
     total = len(module.lessons)
     facts = [strings.way.ready.format(written=len(written), total=total)]
     if written:
-        minutes = sum(reading_minutes(lesson, language) for lesson in written)
+        minutes = sum(rendered.minutes[language] for rendered in written)
         facts.append(strings.way.reading.format(minutes=minutes))
     if exercises:
         minutes = sum(exercise.minutes for exercise in exercises)
@@ -69,24 +67,25 @@ def _lesson(planned: Planned, prepared: Prepared, language: str) -> str:
     title = f"### {planned.number}. [{lesson.title(language)}]({lesson.name}.ipynb) {address}"
     if isinstance(lesson, StandIn):
         return title
-    facts = [*_time(lesson, language), *_needs(planned, prepared, language)]
+    rendered = prepared.by_path[lesson.path]
+    facts = [*_time(rendered, language), *_needs(planned, prepared, language)]
     parts = [title, _facts(facts), lesson.description(language)]
-    learnt = _LEARNT.search(prepared.by_path[lesson.path].pages[language].markdown)
+    learnt = _LEARNT.search(rendered.pages[language].markdown)
     if learnt:
         opening = f'<details class="bb-learnt" markdown="1">\n<summary>{strings.way.after_lesson}'
         parts.append(f"{opening}</summary>\n\n{learnt['list'].strip()}\n\n</details>")
     return "\n\n".join(parts)
 
 
-def _time(lesson: Lesson, language: str) -> list[str]:
+def _time(rendered: Rendered, language: str) -> list[str]:
     strings = for_language(language)
-    facts = [strings.way.reading.format(minutes=reading_minutes(lesson, language))]
-    if lesson.exercises:
-        minutes = sum(exercise.minutes for exercise in lesson.exercises)
+    facts = [strings.way.reading.format(minutes=rendered.minutes[language])]
+    if exercises := rendered.lesson.exercises:
+        minutes = sum(exercise.minutes for exercise in exercises)
         belts = "".join(
             f'<span class="belt belt--{e.belt}" role="img" aria-label="{strings.belts[e.belt]}"'
             f' title="{strings.belts[e.belt]}"></span>'
-            for e in lesson.exercises
+            for e in exercises
         )
         facts.append(f"{strings.way.exercises.format(minutes=minutes)} {belts}")
     return facts

@@ -11,7 +11,7 @@ from blackbelt.config import Project
 from blackbelt.glossary import Term
 from blackbelt.lesson import Lesson
 from blackbelt.prepare import Prepared, Rendered, StandIn
-from blackbelt.render import fenced, reading_minutes
+from blackbelt.render import fenced
 from blackbelt.roadmap import Module
 from blackbelt.site import module_page
 from blackbelt.site.addresses import url
@@ -71,7 +71,7 @@ def header(
         "module_url": url(f"lessons/{module.folder}/", language),
         "position": position,
         "total": total,
-        "minutes": reading_minutes(lesson, language),
+        "minutes": rendered.minutes[language],
         "exercises": len(lesson.exercises),
         "notebook_url": nb_url,
         "source_url": urljoin(page.abs_url or "", f"{lesson.name}.py"),
