@@ -28,6 +28,7 @@ class Wayfinding:
     after_lesson: str
     needs: str
     leads_to: str
+    mentions: str
 
     # Indexes
     letters: str
@@ -68,6 +69,7 @@ POLISH = Wayfinding(
     after_lesson="Co umiesz po tej lekcji",
     needs="Warto najpierw znać",
     leads_to="Korzystają z tej lekcji",
+    mentions="Ta lekcja odsyła do",
     letters="Pierwsze litery nazw",
     types="Rodzaje wyjątków i ostrzeżeń",
     explained="Wyjaśnienie",
@@ -102,6 +104,7 @@ ENGLISH = Wayfinding(
     after_lesson="What you can do after this lesson",
     needs="Good to know first",
     leads_to="Lessons that build on this one",
+    mentions="This lesson points to",
     letters="First letters of the names",
     types="Types of exceptions and warnings",
     explained="Explained",
