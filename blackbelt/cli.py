@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
     build = add("build", _build, "write the finished site to site/")
     build.add_argument("--site-dir", help="another folder than site/")
+    build.add_argument(
+        "--offline", action="store_true", help="a copy to open from a folder, in site-offline/"
+    )
     check = add("check", _check, "check the lessons without running them")
     check.add_argument("lessons", nargs="*", help=many)
     check.add_argument("--types", action="store_true", help="check their types, too (slower)")
@@ -213,7 +216,12 @@ def _build(options: argparse.Namespace, project: Project) -> int:
     from blackbelt.files import alone
 
     os.chdir(project.root)
-    extra = ("--site-dir", options.site_dir) if options.site_dir else ()
+    extra = ["--site-dir", options.site_dir] if options.site_dir else []
+    if options.offline:
+        from blackbelt.site import offline
+
+        offline.ask()
+        extra = ["--no-directory-urls", *(extra or ["--site-dir", "site-offline"])]
 
     def waiting() -> None:
         print("another build is writing the site; waiting for its end", file=sys.stderr)

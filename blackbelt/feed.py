@@ -22,7 +22,6 @@ class Entry:
         summary: as plain text.
         updated: when it changed last.
         published: when it was written, if that is known.
-        change: what the last change was, in the author's words.
     """
 
     url: str
@@ -30,7 +29,6 @@ class Entry:
     summary: str
     updated: datetime
     published: datetime | None
-    change: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def _entry(element: ElementTree.Element, entry: Entry) -> None:
     if entry.published:
         _texts(element, published=_moment(entry.published))
     _link(element, entry.url, "alternate", "text/html")
-    _texts(element, summary=f"{entry.summary}\n\n{entry.change}".strip())
+    _texts(element, summary=entry.summary)
 
 
 def _texts(parent: ElementTree.Element, **texts: str) -> None:

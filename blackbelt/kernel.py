@@ -32,6 +32,7 @@ def install() -> None:
     shell.events.register("post_run_cell", _report_cell)
     warnings.showwarning = _show_warning
     kernel_tables.install(shell)
+    shell.display_pub.register_hook(_with_line)
     # Tracebacks are told by `_report_cell`; IPython's take half a minute for a deep recursion.
     shell.InteractiveTB.set_mode("Minimal")
     # What was printed just before a kernel dies should get out in time.
@@ -68,6 +69,14 @@ def _nvidia_driver() -> str:
 
 def _publish(report: dict[str, Any]) -> None:
     display({REPORT: report}, raw=True)
+
+
+def _with_line(message: dict[str, Any]) -> dict[str, Any]:
+    """Note on what is shown which line of the cell shows it."""
+    metadata = message["content"].get("metadata")
+    if metadata is not None and (line := watch.current_line()):
+        metadata["blackbelt"] = metadata.get("blackbelt", {}) | {"line": line}
+    return message
 
 
 def _show_warning(

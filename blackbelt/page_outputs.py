@@ -85,6 +85,7 @@ class Outputs:
         self.pictures[file.name] = file
         alt = re.sub(r"([\[\]\\])", r"\\\1", " ".join(output.text.split()))
         size = f'width="{file.width}" height="{file.height}" loading="lazy"'
+        size += "" if file.follows else " .nb-paper"
         address = f"{self.images}/{file.name}"
         # Without scripts the link shows the figure alone, as large as the window.
         return f"[![{alt}]({address}){{ {size} }}]({address}){{ .nb-zoom }}"

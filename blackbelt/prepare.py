@@ -18,7 +18,7 @@ from blackbelt.lesson import LANGUAGES, Lesson
 from blackbelt.notebook import render_notebook
 from blackbelt.problems import Problem
 from blackbelt.progress import Progress
-from blackbelt.render import Page, render_page
+from blackbelt.render import Page, reading_minutes, render_page
 from blackbelt.results import Run
 from blackbelt.store import obtain
 
@@ -33,6 +33,11 @@ class Rendered:
     run: Run
     pages: dict[str, Page]
     notebooks: dict[str, str]
+
+    @cached_property
+    def minutes(self) -> dict[str, int]:
+        """How long the page takes to read, by language; exercises are not counted."""
+        return {code: reading_minutes(self.lesson, code) for code in LANGUAGES}
 
     @cached_property
     def fingerprint(self) -> str:

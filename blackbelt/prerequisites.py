@@ -1,6 +1,6 @@
 """What to know before a lesson: the rules of `needs`, and where lessons stand on the map."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 Needs = Mapping[str, tuple[str, ...]]
@@ -68,12 +68,19 @@ def _all_before(number: str, needs: Needs) -> set[str]:
 
 @dataclass(frozen=True)
 class Place:
-    """A lesson on a map: the column says how much stands before it."""
+    """A lesson on a map: the column says how much of the map stands before it.
+
+    Attributes:
+        number: of the lesson.
+        column: counted from 0.
+        row: counted from 0.
+        elsewhere: what it needs that is not on the map.
+    """
 
     number: str
     column: int
     row: int
-    inside: bool
+    elsewhere: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,52 +88,36 @@ class Map:
     """Lessons in columns, each right of all that it needs.
 
     Attributes:
-        places: by columns, then by rows.
+        columns: lessons by columns and rows.
         edges: pairs of a needed lesson and one that needs it.
-        columns: how many.
-        rows: of the longest column.
     """
 
-    places: tuple[Place, ...]
+    columns: tuple[tuple[Place, ...], ...]
     edges: tuple[tuple[str, str], ...]
-    columns: int
-    rows: int
 
 
 def draw_map(members: tuple[str, ...], needs: Needs) -> Map:
-    """Place the lessons of a module, and the lessons of others that they need directly."""
-    outside = sorted({one for m in members for one in needs[m]} - set(members))
-    edges = tuple((one, member) for member in members for one in needs[member])
-    columns: dict[str, int] = dict.fromkeys(outside, 0)
-    first = 1 if outside else 0
-    for member in members:  # in reading order, so that what it needs has its place
-        columns[member] = max((columns[one] + 1 for one in needs[member]), default=first)
-        columns[member] = max(columns[member], first)
-    rows = _rows(columns, edges)
-    places = sorted(
-        (Place(n, columns[n], rows[n], n in members) for n in columns),
-        key=lambda place: (place.column, place.row),
-    )
-    used = max(columns.values(), default=-1) + 1
-    return Map(tuple(places), edges, used, max(rows.values(), default=-1) + 1)
-
-
-def _rows(columns: Mapping[str, int], edges: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Rows that follow what stands in the column before, so that few edges cross."""
+    """Place the lessons of a module, which are given in reading order."""
+    inner = {n: tuple(one for one in needs[n] if one in members) for n in members}
+    edges = tuple((one, number) for number in members for one in inner[number])
+    depth: dict[str, int] = {}
+    for number in members:  # what it needs has its place already
+        depth[number] = max((depth[one] + 1 for one in inner[number]), default=0)
     rows: dict[str, int] = {}
-    pairs = list(edges)
-    order = {number: position for position, number in enumerate(columns)}
-    for column in range(max(columns.values(), default=-1) + 1):
-        members = [number for number in columns if columns[number] == column]
-        if column == 0:  # beside the first lesson that needs it
-            wanted = {n: [order[b] for a, b in pairs if a == n] for n in members}
-        else:
-            wanted = {n: [rows[a] for a, b in pairs if b == n and a in rows] for n in members}
+    columns = []
+    for column in range(max(depth.values(), default=-1) + 1):
+        standing = [number for number in members if depth[number] == column]
+        standing.sort(key=lambda number: _height([rows[one] for one in inner[number]]))
+        rows |= {number: row for row, number in enumerate(standing)}
+        columns.append(
+            tuple(
+                Place(n, column, rows[n], tuple(one for one in needs[n] if one not in members))
+                for n in standing
+            )
+        )
+    return Map(tuple(columns), edges)
 
-        def middle(number: str, near: Mapping[str, list[int]] = wanted) -> float:
-            mine = near[number]
-            return sum(mine) / len(mine) if mine else len(order)
 
-        for row, number in enumerate(sorted(members, key=lambda n: (middle(n), order[n]))):
-            rows[number] = row
-    return rows
+def _height(rows: list[int]) -> float:
+    """Beside what it needs, so that few arrows cross; in reading order where that is equal."""
+    return sum(rows) / len(rows) if rows else 0.0

@@ -175,10 +175,11 @@ def _encode(run: Run) -> tuple[dict[str, Any], list[tuple[int, int, str]]]:
 
 def _small(svg: str, png: str) -> dict[str, str]:
     """What the page shows of a figure: the vector, or where that is too large the picture."""
-    from blackbelt.figures import LARGEST_SVG
+    from blackbelt.figures import compact, is_vector
 
-    if svg and len(svg.encode()) <= LARGEST_SVG:
-        return {"svg.gz": base64.b64encode(gzip.compress(svg.encode(), 9, mtime=0)).decode()}
+    if is_vector(svg):
+        data = gzip.compress(compact(svg).encode(), 9, mtime=0)
+        return {"svg.gz": base64.b64encode(data).decode()}
     from PIL import Image
 
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:

@@ -67,7 +67,8 @@ class Output:
         language: the only page that shows it, or None for both.
         svg: a figure as SVG.
         png: the same figure as base64 PNG at 144 dpi.
-        line: for an exception, the line of the cell that raised it, counted from 1.
+        line: for an exception or a figure, the line of the cell that raised or showed it, counted
+            from 1; 0 if it is not known.
         calls: for an exception, the calls that it went through, the outermost first.
         causes: for an exception, those that led to it, the nearest first.
         table: for a DataFrame, what it shows.

@@ -15,13 +15,37 @@ _PAIR = """\
 # {en}
 """
 
+_PREDICTION = """\
+# %% [markdown] lang="pl" predict="elements"
+# Ile elementów ma ten tensor?
+#
+# - [x] Sześć
+#
+#   Tyle wynosi iloczyn wymiarów: {{ elements }}.
+#
+# - [ ] Dwa
+#
+#   To liczba wierszy.
+
+# %% [markdown] lang="en" predict="elements"
+# How many elements does this tensor have?
+#
+# - [x] Six
+#
+#   That is the product of its dimensions: {{ elements }}.
+#
+# - [ ] Two
+#
+#   That is the number of rows.
+"""
+
 # Heading and first sentence of each beat, Polish and English; beats are explained in CONTRIBUTING.md.
 _BEATS = (
     ("Pułapka: nazwij awarię", "Pięć wierszy, które działają i liczą źle. Jedno pytanie w jednym zdaniu.",
      "The trap: name the failure", "Five lines that run and compute the wrong thing. One question in one sentence.",
      "import torch\n\nfrom snippets.bilingual import say\n\nelements = torch.zeros(2, 3).numel()\nassert elements == 6"),
-    ("Przewidywanie: zanim uruchomisz", "Dwie albo trzy odpowiedzi, z których każda brzmi rozsądnie.",
-     "The prediction: before you run", "Two or three answers, each of them plausible.", ""),
+    ("Przewidywanie: zanim uruchomisz", "Kilka wierszy kodu, a o nich pytanie, na które każda odpowiedź brzmi rozsądnie.",
+     "The prediction: before you run", "A few lines of code, and a question about them to which each answer is plausible.", ""),
     ("Obraz: co widać w pamięci", "Rysunek powstaje z żywych obiektów lekcji. Tensor ma {{ elements }} elementów.",
      "The picture: what memory looks like", "The figure is drawn from live objects. The tensor has {{ elements }} elements.", ""),
     ("Mechanizm: nazwij części", "Za każdym zdaniem stoi komórka, a obok wskazówka, gdzie to leży w źródłach PyTorcha.",
@@ -134,7 +158,7 @@ def skeleton(planned: Planned) -> str:
             en=f"# {en}\n#\n# One sentence on what this lesson explains.",
         )
     ]
-    for title_pl, text_pl, title_en, text_en, code in _BEATS:
+    for number, (title_pl, text_pl, title_en, text_en, code) in enumerate(_BEATS):
         parts.append(
             _PAIR.format(
                 options="", pl=f"## {title_pl}\n#\n# {text_pl}", en=f"## {title_en}\n#\n# {text_en}"
@@ -142,6 +166,8 @@ def skeleton(planned: Planned) -> str:
         )
         if code:
             parts.append(f"# %%\n{code}\n")
+        if number == 1:  # the beat that ends with a question
+            parts.append(_PREDICTION)
     parts.append(
         _PAIR.format(
             options="",

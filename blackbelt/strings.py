@@ -139,6 +139,7 @@ class Strings:
 
     # Around the page
     permalink: str
+    offline: str
     dark_mode: str
     light_mode: str
     system_mode: str
@@ -229,6 +230,8 @@ POLISH = Strings(
     },
     way=strings_wayfinding.POLISH,
     permalink="Odnośnik do tej sekcji",
+    offline="To kopia do czytania bez sieci. Nie ma w niej wyszukiwarki: działa tylko na stronie"
+    " {site}.",
     dark_mode="Tryb ciemny",
     light_mode="Tryb jasny",
     system_mode="Tryb systemowy",
@@ -308,6 +311,7 @@ ENGLISH = Strings(
     },
     way=strings_wayfinding.ENGLISH,
     permalink="Link to this section",
+    offline="This is a copy for reading offline. It has no search, which works only at {site}.",
     dark_mode="Dark mode",
     light_mode="Light mode",
     system_mode="System mode",

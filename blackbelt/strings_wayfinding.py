@@ -28,6 +28,7 @@ class Wayfinding:
     after_lesson: str
     needs: str
     leads_to: str
+    mentions: str
 
     # Indexes
     letters: str
@@ -55,7 +56,8 @@ POLISH = Wayfinding(
     topics="Tematy",
     lessons="Lekcje",
     map="Mapa lekcji",
-    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta. To samo mówi lista.",
+    map_hint="Strzałka prowadzi od lekcji do tej, która z niej korzysta; numery po znaku ← to "
+    "lekcje z innych modułów. Lista poniżej mówi to samo.",
     reading="czytanie: {minutes}" + _NBSP + "min",
     exercises="ćwiczenia: {minutes}" + _NBSP + "min",
     ready="gotowe lekcje: {written} z {total}",
@@ -67,6 +69,7 @@ POLISH = Wayfinding(
     after_lesson="Co umiesz po tej lekcji",
     needs="Warto najpierw znać",
     leads_to="Korzystają z tej lekcji",
+    mentions="Ta lekcja odsyła do",
     letters="Pierwsze litery nazw",
     types="Rodzaje wyjątków i ostrzeżeń",
     explained="Wyjaśnienie",
@@ -88,7 +91,8 @@ ENGLISH = Wayfinding(
     topics="Topics",
     lessons="Lessons",
     map="Map of the lessons",
-    map_hint="An arrow leads from a lesson to one that builds on it. The list below says the same.",
+    map_hint="An arrow leads from a lesson to one that builds on it; numbers after ← are lessons "
+    "of other modules. The list below says the same.",
     reading="reading: {minutes}" + _NBSP + "min",
     exercises="exercises: {minutes}" + _NBSP + "min",
     ready="lessons ready: {written} of {total}",
@@ -100,6 +104,7 @@ ENGLISH = Wayfinding(
     after_lesson="What you can do after this lesson",
     needs="Good to know first",
     leads_to="Lessons that build on this one",
+    mentions="This lesson points to",
     letters="First letters of the names",
     types="Types of exceptions and warnings",
     explained="Explained",

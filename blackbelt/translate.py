@@ -54,7 +54,8 @@ def _displayed(raw: Any, scrub: Scrub) -> Output | None:
         return Output("warning", scrub(text))
     if "image/svg+xml" in raw.data or "image/png" in raw.data:
         svg, png = raw.data.get("image/svg+xml", ""), raw.data.get("image/png", "")
-        return Output("figure", ours.get("alt", ""), ours.get("lang"), svg, png.strip())
+        alt, language = ours.get("alt", ""), ours.get("lang")
+        return Output("figure", alt, language, svg, png.strip(), ours.get("line", 0))
     if TABLE in raw.data:
         return Output("result", scrub(text), table=_table(raw.data[TABLE], scrub))
     # A bundle of types may come without a text: there is nothing to show then.

@@ -35,29 +35,41 @@ def judge(lesson: Lesson, step: Step, run: StepRun, longest: int) -> tuple[Probl
     at_error = _line(step, raised.line if raised else 0)
     problems = [Problem(lesson.path, at_error, what, command) for what in rules(step, run)]
     problems += [
-        Problem(lesson.path, step.cell.line, what, command) for what in _outputs(step, run, longest)
+        Problem(lesson.path, _line(step, line), what, command)
+        for line, what in _outputs(step, run, longest)
     ]
     return tuple(problems)
 
 
-def _outputs(step: Step, run: StepRun, longest: int) -> Iterator[str]:
+def _outputs(step: Step, run: StepRun, longest: int) -> Iterator[tuple[int, str]]:
+    """Problems with the lines of the cell, 0 where only the cell is known."""
     declared = step.cell.options.warns
     warnings = [output for output in run.outputs if output.kind == "warning"]
     for warning in warnings:
         if not any(expected.matches(*_type_and_text(warning)) for expected in declared):
-            yield f"undeclared warning: {_short(warning)}"
+            yield 0, f"undeclared warning: {_short(warning)}"
     for expected in declared:
         if not any(expected.matches(*_type_and_text(warning)) for warning in warnings):
-            yield f"declared `warns={expected}`, but it did not come"
+            yield 0, f"declared `warns={expected}`, but it did not come"
     for output in run.outputs:
         if len(output.text) > longest:
-            yield f"an output of {len(output.text):,} characters; at most {longest:,} are shown"
+            yield 0, f"an output of {len(output.text):,} characters; at most {longest:,} are shown"
         if _ESCAPED_MARK in output.text:
-            yield "the text of `say` was shown by repr: print it, or raise it in an AssertionError"
+            yield (
+                0,
+                "the text of `say` was shown by repr: print it, or raise it in an AssertionError",
+            )
         if output.kind == "stderr":
-            yield f"text on stderr: {output.text.strip()[:300]}"
-        if output.kind == "figure" and output.language is None:
-            yield "a figure in one language only: show it with snippets.figures.show_figure"
+            yield 0, f"text on stderr: {output.text.strip()[:300]}"
+        if output.kind == "figure":
+            yield from ((output.line, what) for what in _figure(output))
+
+
+def _figure(output: Output) -> Iterator[str]:
+    if output.language is None:
+        yield "a figure in one language only: show it with snippets.figures.show_figure"
+    elif not output.text.strip():
+        yield f"a figure without alternative text in `{output.language}`: show_figure takes it"
 
 
 def _cell(step: Step, run: StepRun) -> Iterator[str]:

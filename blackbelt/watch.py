@@ -98,7 +98,7 @@ class _Watch:
             self._note({"kind": "write", "path": str(path)})
 
     def _note(self, note: dict[str, Any]) -> None:
-        line = json.dumps(note | {"line": _current_line()}) + "\n"
+        line = json.dumps(note | {"line": current_line()}) + "\n"
         os.write(self._file, line.encode())
 
 
@@ -175,7 +175,7 @@ def line_in_dump(text: str) -> int:
     return 0
 
 
-def _current_line() -> int:
+def current_line() -> int:
     """Line of the running cell, also while a function of an earlier cell runs; 0 if none does."""
     frames = []
     frame = sys._getframe()

@@ -3,23 +3,32 @@
 import base64
 import io
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 
+import numpy as np
 from cycler import cycler
 from IPython.display import display
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axis import Axis
+from matplotlib.collections import Collection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, ScalarFormatter
 
 from snippets.bilingual import languages
 
-# Okabe and Ito's palette: told apart by readers with any kind of colour blindness. The
-# blue is lightened: it keeps a contrast of 3:1 on both the white and the dark page.
-BLUE, ORANGE, GREEN, RED = "#2a85c2", "#e08a00", "#009e73", "#d55e00"
-PURPLE, SKY, YELLOW, GRAY = "#b8659a", "#56b4e9", "#c9a800", "#8a8f98"
-PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GRAY)
+# Told apart by readers with any kind of colour blindness, and each with a contrast of
+# at least 3:1 on the white and on the dark page: found by a search among the colours
+# that one would call by these names, and held by a test.
+BLUE, ORANGE, GREEN, RED = "#3594f8", "#c77000", "#20825f", "#bb4635"
+PURPLE, TEAL, OLIVE, GRAY = "#9a52a2", "#629396", "#93975a", "#6a6c76"
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, OLIVE, GRAY)
+# For areas under dark text; as lines they would be too light for a white page.
+SKY, YELLOW = "#56b4e9", "#c9a800"
 
 plt.rcParams.update(
     {
@@ -32,6 +41,8 @@ plt.rcParams.update(
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
         "axes.grid": False,
+        "grid.color": "#d0d2d6",
+        "image.cmap": "viridis",
         "font.size": 10,
         "legend.frameon": False,
         "lines.linewidth": 2.0,
@@ -43,6 +54,12 @@ plt.rcParams.update(
     }
 )
 
+# A vector with more characters than this is drawn slowly, and its parts are too many to
+# tell apart: those become a picture within it, the densest first. Text and axes stay.
+_LONGEST_VECTOR = 60_000
+_MANY_PARTS = (400, 40, 0)
+
+_PICTURE = re.compile(r'base64,[^"]*')
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _DECIMAL = re.compile(r"(?<=\d)\.(?=\d)")
 
@@ -82,7 +99,7 @@ def _fixed(axis: Axis) -> FixedFormatter | None:
 
 
 def _translator(
-    fig: Figure, pl: Mapping[str, str], same: Collection[str]
+    fig: Figure, pl: Mapping[str, str], same: Container[str]
 ) -> dict[str, str]:
     """Map every text of the figure to Polish, or say which texts have none."""
     labels = {text.get_text() for text in _texts_of(fig)}
@@ -110,6 +127,33 @@ def _to_polish(fig: Figure, polish: Mapping[str, str]) -> None:
             axis.set_major_formatter(_CommaFormatter())
 
 
+def _parts(artist: Artist) -> int:
+    """How many points or cells an artist draws; nothing for texts and axes."""
+    if isinstance(artist, Line2D):
+        return np.size(artist.get_xdata())
+    if isinstance(artist, QuadMesh):
+        cells = artist.get_array()
+        return 0 if cells is None else np.size(cells)
+    if isinstance(artist, Collection):
+        corners = sum(int(np.shape(path.vertices)[0]) for path in artist.get_paths())
+        return max(corners, int(np.shape(artist.get_offsets())[0]))
+    return int(isinstance(artist, Patch) and not isinstance(artist, Spine))
+
+
+def _vector(fig: Figure) -> str:
+    """The figure as a vector, in which what has too many parts is a picture."""
+    vector = _image(fig, "svg").decode()
+    for most in _MANY_PARTS:
+        if len(_PICTURE.sub("", vector)) <= _LONGEST_VECTOR:
+            break
+        for ax in fig.axes:
+            for artist in ax.get_children():
+                if artist is not ax.patch and _parts(artist) > most:
+                    artist.set_rasterized(True)
+        vector = _image(fig, "svg").decode()
+    return vector
+
+
 def _image(fig: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
@@ -119,7 +163,7 @@ def _image(fig: Figure, kind: str) -> bytes:
 
 def _emit(fig: Figure, language: str, alt: str) -> None:
     bundle = {
-        "image/svg+xml": _image(fig, "svg").decode(),
+        "image/svg+xml": _vector(fig),
         "image/png": base64.b64encode(_image(fig, "png")).decode(),
         "text/plain": alt,
     }
@@ -133,7 +177,7 @@ def show_figure(
     alt_pl: str,
     alt_en: str,
     pl: Mapping[str, str] | None = None,
-    same: Collection[str] = (),
+    same: Container[str] = (),
 ) -> None:
     """Show a figure that was drawn with English texts, once for each language.
 
@@ -145,8 +189,14 @@ def show_figure(
         same: texts that both pages show alike, such as names of functions.
 
     Raises:
-        ValueError: a text has no Polish, or `pl` names a text that is not there.
+        ValueError: a text has no Polish, `pl` names a text that is not there, or an
+            alternative text is empty.
     """
+    empty = [
+        k for k, v in {"alt_pl": alt_pl, "alt_en": alt_en}.items() if not v.strip()
+    ]
+    if empty:
+        raise ValueError(f"show_figure: empty alternative text: {', '.join(empty)}")
     fig.canvas.draw()
     for axis in _axes_of(fig):
         _freeze_words(axis)

@@ -1432,11 +1432,11 @@ print("psst", file=sys.stderr)
 === figure
 @title
 # %%
-► show it with snippets.figures.show_figure
 from matplotlib import pyplot as plt
 
 plt.plot([1, 2])
 plt.show()
+► show it with snippets.figures.show_figure
 
 === flood
 @title

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageChops
 from tiny import TITLE, Done, TinyCourse
 
+from blackbelt.figures import compact
 from blackbelt.keys import device_class
 from blackbelt.progress import Progress
 from blackbelt.recordings import LARGEST, record, recorded_run
@@ -70,6 +71,11 @@ fig, ax = plt.subplots()
 for row in np.random.default_rng(1).random((8, 500)):
     ax.plot(row)
 show_figure(fig, alt_pl="Linie.", alt_en="Lines.")
+
+# %%
+fig, ax = plt.subplots()
+ax.text(0, 0, "\\n".join(["0123456789" * 8] * 30), fontsize=4)
+show_figure(fig, alt_pl="Liczby.", alt_en="Numbers.")
 """  # fmt: skip
 
 
@@ -147,12 +153,14 @@ def test_a_recording_holds_what_the_run_put_out(course: TinyCourse, original: Ti
         real.values,
         [s.seconds for s in real.steps],
     )
-    small, large = outputs(shown, "figure")[:2], outputs(shown, "figure")[2:]
-    was_small, was_large = outputs(real, "figure")[:2], outputs(real, "figure")[2:]
+    small, large = outputs(shown, "figure")[:4], outputs(shown, "figure")[4:]
+    was_small, was_large = outputs(real, "figure")[:4], outputs(real, "figure")[4:]
     # A figure that its page shows as a vector is kept as one; else only as a picture.
     assert [(o.text, o.language, o.svg) for o in small] == [
-        (o.text, o.language, o.svg) for o in was_small
+        (o.text, o.language, compact(o.svg)) for o in was_small
     ]
+    assert ["data:image/webp" in output.svg for output in small] == [False, False, True, True]
+    assert len(large) == 2
     for picture, was in zip(large, was_large, strict=True):
         assert (picture.text, picture.language, picture.svg) == (was.text, was.language, "")
         one, other = image(picture.png), image(was.png)

@@ -127,16 +127,27 @@ def test_needs_and_tags_are_lists_of_texts(course: TinyCourse, fields: str) -> N
 def test_map_stands_right_of_what_it_needs() -> None:
     needs = {"00": (), "01": (), "02": ("01",), "03": ("02",), "04": ("01", "00")}
     drawn = draw_map(("01", "02", "03", "04"), needs)
-    column = {place.number: place.column for place in drawn.places}
-    assert column == {"00": 0, "01": 1, "02": 2, "03": 3, "04": 2}
-    assert {place.number for place in drawn.places if not place.inside} == {"00"}
-    assert all(column[before] < column[after] for before, after in drawn.edges)
-    assert len({(place.column, place.row) for place in drawn.places}) == len(drawn.places)
+    places = [place for column in drawn.columns for place in column]
+    assert {p.number: p.column for p in places} == {"01": 0, "02": 1, "03": 2, "04": 1}
+    assert {p.number: p.elsewhere for p in places if p.elsewhere} == {"04": ("00",)}
+    assert drawn.edges == (("01", "02"), ("02", "03"), ("01", "04"))
+    assert len({(place.column, place.row) for place in places}) == len(places)
+
+
+def test_maps_of_the_course_hold_every_lesson_and_point_forwards() -> None:
+    roadmap = load_course(load_project(REPOSITORY)).roadmap
+    needs = {planned.number: planned.needs for planned in roadmap.reading_order}
+    for module in roadmap.modules:
+        drawn = draw_map(tuple(planned.number for planned in module.lessons), needs)
+        column = {p.number: p.column for places in drawn.columns for p in places}
+        assert sorted(column) == sorted(planned.number for planned in module.lessons)
+        assert all(column[before] < column[after] for before, after in drawn.edges)
 
 
 def test_map_of_lessons_that_need_nothing_has_one_column() -> None:
     drawn = draw_map(("01", "02"), {"01": (), "02": ()})
-    assert (drawn.columns, drawn.rows, drawn.edges) == (1, 2, ())
+    assert [len(column) for column in drawn.columns] == [2]
+    assert drawn.edges == ()
 
 
 def test_long_circle_is_found() -> None:

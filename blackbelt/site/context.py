@@ -1,5 +1,6 @@
 """What the templates of a page get beside what MkDocs gives them."""
 
+import html
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -8,7 +9,7 @@ from mkdocs.structure.pages import Page
 
 from blackbelt.prepare import Prepared
 from blackbelt.publish import FOLDER
-from blackbelt.site import extras, lesson_links, module_page, pages
+from blackbelt.site import extras, lesson_links, module_map, pages
 from blackbelt.site.indexes import INDEXES
 from blackbelt.strings import for_language
 
@@ -34,6 +35,6 @@ def of_page(page: Page, prepared: Prepared, language: str, site_url: str) -> dic
         page.edit_url = f"{project.repository}/edit/main/{uri}"
         if uri.endswith(".md"):
             module = prepared.course.module(PurePosixPath(uri).parent.name)
-            page.meta["map"] = module_page.picture(module, prepared, language)
-            page.meta.setdefault("description", module.summaries[language])
+            page.meta["map"] = module_map.picture(module, prepared, language)
+            page.meta.setdefault("description", html.escape(module.summaries[language]))
     return found

@@ -104,5 +104,4 @@ def _entry(lesson: Lesson, prepared: Prepared, language: str) -> Entry | None:
         summary=plain(lesson.description(language)),
         updated=changes[0].moment,
         published=first,
-        change=changes[0].subject if len(changes) > 1 else "",
     )

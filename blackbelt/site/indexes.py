@@ -7,17 +7,21 @@ from typing import Any
 from blackbelt.api_index import Name
 from blackbelt.error_index import Message
 from blackbelt.prepare import Prepared
-from blackbelt.site.lesson_links import links, section
+from blackbelt.site.lesson_links import Sections, links
 
 Groups = list[dict[str, Any]]
 
 
 def api(prepared: Prepared, language: str) -> Groups:
     """Names below their first letters."""
+    sections = Sections(prepared, language)
     return [
-        {"title": letter, "address": f"letter-{letter.lower()}", "entries": entries}
+        {
+            "title": letter,
+            "address": f"letter-{letter.lower()}",
+            "entries": [_name(name, sections) for name in names],
+        }
         for letter, names in groupby(prepared.names, key=_letter)
-        if (entries := [_name(name, prepared, language) for name in names])
     ]
 
 
@@ -25,37 +29,35 @@ def _letter(name: Name) -> str:
     return name.last.strip("_")[:1].upper() or "_"
 
 
-def _name(name: Name, prepared: Prepared, language: str) -> dict[str, Any]:
-    def place(mention: Any) -> dict[str, Any]:
-        return section(prepared, mention.lesson, mention.use.section, language)
-
+def _name(name: Name, sections: Sections) -> dict[str, Any]:
     return {
         "address": name.name,
         "before": name.name.removesuffix(name.last),
         "last": name.last,
-        "explained": [place(mention) for mention in name.explained],
-        "used": [place(mention) for mention in name.used],
+        "explained": [sections.link(m.lesson, m.use.section) for m in name.explained],
+        "used": [sections.link(m.lesson, m.use.section) for m in name.used],
     }
 
 
 def errors(prepared: Prepared, language: str) -> Groups:
     """Messages below their types."""
+    sections = Sections(prepared, language)
     return [
         {
             "title": kind,
             "address": kind.lower(),
-            "entries": [_message(message, prepared, language) for message in messages],
+            "entries": [_message(message, sections) for message in messages],
         }
         for kind, messages in groupby(prepared.messages, key=lambda message: message.type)
     ]
 
 
-def _message(message: Message, prepared: Prepared, language: str) -> dict[str, Any]:
+def _message(message: Message, sections: Sections) -> dict[str, Any]:
     return {
         "address": message.address,
         "type": message.type,
         "text": message.text,
-        "places": [section(prepared, p.lesson, p.section, language) for p in message.places],
+        "places": [sections.link(place.lesson, place.section) for place in message.places],
     }
 
 

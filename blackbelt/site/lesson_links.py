@@ -6,7 +6,9 @@ from typing import Any
 
 from blackbelt.history import Change
 from blackbelt.lesson import Lesson
+from blackbelt.links import parse_link
 from blackbelt.prepare import Prepared
+from blackbelt.prose_facts import facts
 from blackbelt.sections import titles
 from blackbelt.site.addresses import url
 from blackbelt.text import plain
@@ -28,13 +30,24 @@ def links(prepared: Prepared, numbers: Iterable[str], language: str) -> list[dic
     return found
 
 
-def section(prepared: Prepared, lesson: Lesson, address: str, language: str) -> dict[str, Any]:
-    """A link to a section of a lesson, or to the lesson if it is above all sections."""
-    [link] = links(prepared, [lesson.number], language)
-    headings = titles(prepared.by_path[lesson.path].pages[language].markdown)
-    if address in headings and address != next(iter(headings)):
-        link |= {"url": f"{link['url']}#{address}", "section": headings[address]}
-    return link
+class Sections:
+    """Links to sections of lessons in one language; an index has thousands of them."""
+
+    def __init__(self, prepared: Prepared, language: str) -> None:
+        self._links = {
+            link["number"]: link for link in links(prepared, prepared.by_number, language)
+        }
+        self._headings = {
+            rendered.lesson.number: titles(rendered.pages[language].markdown)
+            for rendered in prepared.lessons
+        }
+
+    def link(self, lesson: Lesson, address: str) -> dict[str, Any]:
+        """A link to a section, or to the lesson if it is above all sections."""
+        link, headings = self._links[lesson.number], self._headings[lesson.number]
+        if address not in headings or address == next(iter(headings)):
+            return link
+        return {**link, "url": f"{link['url']}#{address}", "section": headings[address]}
 
 
 def way(prepared: Prepared, lesson: Lesson, language: str) -> dict[str, Any]:
@@ -47,6 +60,7 @@ def way(prepared: Prepared, lesson: Lesson, language: str) -> dict[str, Any]:
     return {
         "needs": links(prepared, planned.needs, language),
         "leads_to": links(prepared, after, language),
+        "mentions": links(prepared, _mentioned(prepared, lesson, planned.needs), language),
         "topics": [
             {"name": tag.names[language], "url": url(f"tags/#{tag.id}", language)}
             for tag in course.roadmap.tags
@@ -55,6 +69,19 @@ def way(prepared: Prepared, lesson: Lesson, language: str) -> dict[str, Any]:
         "changes": [_change(change, repository) for change in changes[:_CHANGES]],
         "all_changes": f"{repository}/commits/main/{PurePosixPath(lesson.path)}",
     }
+
+
+def _mentioned(prepared: Prepared, lesson: Lesson, needs: tuple[str, ...]) -> list[str]:
+    """Lessons that the prose of this one links to, in reading order, without what it needs."""
+    numbers = {
+        target.number
+        for pair in lesson.prose
+        for link in facts(pair.en.source).links
+        if link.text.partition("#")[0].endswith(".py")
+        if (target := prepared.course.by_path.get(parse_link(link.text, lesson.path).path or ""))
+    }
+    numbers -= {lesson.number, *needs}
+    return [p.number for p in prepared.course.roadmap.reading_order if p.number in numbers]
 
 
 def _change(change: Change, repository: str) -> dict[str, str]:

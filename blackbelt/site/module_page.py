@@ -2,15 +2,12 @@
 
 import html
 import re
-from typing import Any
 
-from blackbelt.lesson import Lesson
 from blackbelt.options import BELTS
-from blackbelt.prepare import Prepared, StandIn
-from blackbelt.prerequisites import draw_map
-from blackbelt.render import reading_minutes
+from blackbelt.prepare import Prepared, Rendered, StandIn
 from blackbelt.roadmap import Module, Planned
 from blackbelt.site.lesson_links import links
+from blackbelt.site.module_map import has_map
 from blackbelt.strings import for_language
 
 # The list in a lesson that says what its reader has learnt, as authors call it.
@@ -25,25 +22,21 @@ def lessons(module: Module, prepared: Prepared, language: str) -> str:
     """Markdown of the part that the build writes; a template puts the map in its place."""
     words = for_language(language).way
     parts = [_totals(module, prepared, language)]
-    if _is_worth_a_map(module):
+    if has_map(module):
         parts += [f"## {words.map} {{ #map }}", words.map_hint, "<!-- map -->"]
     parts.append(f"## {words.lessons} {{ #lessons }}")
     parts += [_lesson(planned, prepared, language) for planned in module.lessons]
     return "\n\n".join(parts)
 
 
-def _is_worth_a_map(module: Module) -> bool:
-    return any(planned.needs for planned in module.lessons)
-
-
 def _totals(module: Module, prepared: Prepared, language: str) -> str:
     strings = for_language(language)
-    written = [r.lesson for r in prepared.lessons if r.lesson.module == module.folder]
-    exercises = [exercise for lesson in written for exercise in lesson.exercises]
+    written = [r for r in prepared.lessons if r.lesson.module == module.folder]
+    exercises = [exercise for rendered in written for exercise in rendered.lesson.exercises]
     total = len(module.lessons)
     facts = [strings.way.ready.format(written=len(written), total=total)]
     if written:
-        minutes = sum(reading_minutes(lesson, language) for lesson in written)
+        minutes = sum(rendered.minutes[language] for rendered in written)
         facts.append(strings.way.reading.format(minutes=minutes))
     if exercises:
         minutes = sum(exercise.minutes for exercise in exercises)
@@ -74,24 +67,25 @@ def _lesson(planned: Planned, prepared: Prepared, language: str) -> str:
     title = f"### {planned.number}. [{lesson.title(language)}]({lesson.name}.ipynb) {address}"
     if isinstance(lesson, StandIn):
         return title
-    facts = [*_time(lesson, language), *_needs(planned, prepared, language)]
+    rendered = prepared.by_path[lesson.path]
+    facts = [*_time(rendered, language), *_needs(planned, prepared, language)]
     parts = [title, _facts(facts), lesson.description(language)]
-    learnt = _LEARNT.search(prepared.by_path[lesson.path].pages[language].markdown)
+    learnt = _LEARNT.search(rendered.pages[language].markdown)
     if learnt:
         opening = f'<details class="bb-learnt" markdown="1">\n<summary>{strings.way.after_lesson}'
         parts.append(f"{opening}</summary>\n\n{learnt['list'].strip()}\n\n</details>")
     return "\n\n".join(parts)
 
 
-def _time(lesson: Lesson, language: str) -> list[str]:
+def _time(rendered: Rendered, language: str) -> list[str]:
     strings = for_language(language)
-    facts = [strings.way.reading.format(minutes=reading_minutes(lesson, language))]
-    if lesson.exercises:
-        minutes = sum(exercise.minutes for exercise in lesson.exercises)
+    facts = [strings.way.reading.format(minutes=rendered.minutes[language])]
+    if exercises := rendered.lesson.exercises:
+        minutes = sum(exercise.minutes for exercise in exercises)
         belts = "".join(
             f'<span class="belt belt--{e.belt}" role="img" aria-label="{strings.belts[e.belt]}"'
             f' title="{strings.belts[e.belt]}"></span>'
-            for e in lesson.exercises
+            for e in exercises
         )
         facts.append(f"{strings.way.exercises.format(minutes=minutes)} {belts}")
     return facts
@@ -110,59 +104,3 @@ def _named(number: str, prepared: Prepared, language: str) -> str:
         [link] = links(prepared, [number], language)
         return f"{number}. {html.escape(link['title'])}"
     return f"[{number}. {lesson.title(language)}](../{lesson.module}/{lesson.name}.ipynb)"
-
-
-# The map: sizes are those of its picture, in pixels.
-_NODE, _SMALL, _GAP, _HIGH, _PITCH, _SMALL_PITCH = 158, 34, 40, 50, 62, 38
-_LETTERS, _LINES = 19, 3
-
-
-def picture(module: Module, prepared: Prepared, language: str) -> dict[str, Any] | None:
-    """The map of a module for its template: boxes with lines of text, and arrows between them."""
-    if not _is_worth_a_map(module):
-        return None
-    roadmap = prepared.course.roadmap
-    needs = {planned.number: planned.needs for planned in roadmap.reading_order}
-    drawn = draw_map(tuple(planned.number for planned in module.lessons), needs)
-    columns = [[p for p in drawn.places if p.column == c] for c in range(drawn.columns)]
-    pitches = [_PITCH if column[0].inside else _SMALL_PITCH for column in columns]
-    height = max(len(column) * pitch for column, pitch in zip(columns, pitches, strict=True))
-    boxes: dict[str, dict[str, Any]] = {}
-    x = 1
-    for column in columns:
-        inside = column[0].inside
-        width, high = (_NODE, _HIGH) if inside else (_SMALL, _SMALL_PITCH - 10)
-        step = height / len(column)
-        for place, [link] in ((p, links(prepared, [p.number], language)) for p in column):
-            y = round(step * (place.row + 0.5) - high / 2, 1)
-            box = {"x": x, "y": y, "width": width, "height": high, "inside": inside, **link}
-            boxes[place.number] = box | {"lines": _lines(link["title"]) if inside else []}
-        x += width + _GAP
-    arrows = [_arrow(boxes[before], boxes[after]) for before, after in drawn.edges]
-    return {
-        "width": x - _GAP + 1,
-        "height": height,
-        "boxes": list(boxes.values()),
-        "arrows": arrows,
-    }
-
-
-def _arrow(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """A curve from the right side of one box to the left side of another."""
-    x1, y1 = before["x"] + before["width"], before["y"] + before["height"] / 2
-    x2, y2 = after["x"] - 4, after["y"] + after["height"] / 2
-    bend = min(_GAP, x2 - x1) / 2
-    return f"M{x1} {y1:g}H{x2 - _GAP + 4:g}C{x2 - bend:g} {y1:g} {x2 - bend:g} {y2:g} {x2:g} {y2:g}"
-
-
-def _lines(title: str) -> list[str]:
-    """The beginning of a title, up to its colon, in lines that fit into a box."""
-    lines: list[str] = []
-    for word in title.partition(": ")[0].split():
-        if lines and len(lines[-1]) + 1 + len(word) <= _LETTERS:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    if len(lines) > _LINES:
-        lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1]}…"]
-    return lines

@@ -1,5 +1,6 @@
 """What the templates and the hand-written pages need to know about lessons."""
 
+import html
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin
@@ -10,7 +11,7 @@ from blackbelt.config import Project
 from blackbelt.glossary import Term
 from blackbelt.lesson import Lesson
 from blackbelt.prepare import Prepared, Rendered, StandIn
-from blackbelt.render import fenced, reading_minutes
+from blackbelt.render import fenced
 from blackbelt.roadmap import Module
 from blackbelt.site import module_page
 from blackbelt.site.addresses import url
@@ -49,7 +50,8 @@ def stand_in(lesson: StandIn, language: str) -> str:
 
 
 def description(rendered: Rendered, language: str) -> str:
-    return plain(rendered.lesson.description(language))
+    """For the value of an attribute, into which Material puts it as it is."""
+    return html.escape(plain(rendered.lesson.description(language)))
 
 
 def header(
@@ -69,7 +71,7 @@ def header(
         "module_url": url(f"lessons/{module.folder}/", language),
         "position": position,
         "total": total,
-        "minutes": reading_minutes(lesson, language),
+        "minutes": rendered.minutes[language],
         "exercises": len(lesson.exercises),
         "notebook_url": nb_url,
         "source_url": urljoin(page.abs_url or "", f"{lesson.name}.py"),

@@ -32,7 +32,7 @@ from blackbelt.problems import CourseError
 from blackbelt.progress import Progress
 from blackbelt.publish import FOLDER, publish
 from blackbelt.site import context as page_context
-from blackbelt.site import extras, head, nav, pages
+from blackbelt.site import extras, head, nav, offline, pages
 from blackbelt.site.bundle import Bundle, bundle
 from blackbelt.site.html_cache import HtmlCache
 from blackbelt.site.search import Indexer, index
@@ -89,7 +89,7 @@ class BlackbeltPlugin(JupyterPlugin):
                 self._prepared = self._given
             else:
                 self._prepare()
-            others = extras.extras(self._prepared, cards=not self._serving)
+            others = extras.extras(self._prepared, cards=not (self._serving or offline.asked()))
             self._published = publish(self._project, self._prepared, others)
             self._bundle(config)
         self._configure(config)
@@ -115,7 +115,8 @@ class BlackbeltPlugin(JupyterPlugin):
     def _configure(self, config: MkDocsConfig) -> None:
         language = self._language(config)
         strings = for_language(language)
-        config.site_url = config.site_url or self._project.site_url
+        address = config.site_url or self._project.site_url
+        config.site_url = "" if offline.asked() else address
         config.repo_url = self._project.repository
         config.repo_name = self._project.owner_and_name
         config.edit_uri = "edit/main/docs/"
@@ -187,6 +188,10 @@ class BlackbeltPlugin(JupyterPlugin):
         env.bytecode_cache = jinja2.FileSystemBytecodeCache(str(folder))
         # The content security policy has to allow MkDocs' own script for reloading.
         env.globals["serving"] = self._serving
+        env.globals["offline"] = offline.asked()
+        env.globals["site_address"] = self._project.site_url
+        if offline.asked():
+            offline.name_files(env, files)
         return env
 
     def on_page_read_source(self, page: Page, config: MkDocsConfig) -> str | None:
@@ -233,9 +238,13 @@ class BlackbeltPlugin(JupyterPlugin):
         if rendered := pages.find(self._prepared, page.file.src_uri):
             source = self._project.root / rendered.lesson.path
             shutil.copyfile(source, Path(page.file.abs_dest_path).parent / source.name)
+        if offline.asked():
+            return head.without_alternates(output)
         return head.absolute_alternates(output, page, config)
 
     def on_post_template(self, output: str, *, template_name: str, config: MkDocsConfig) -> str:
+        if offline.asked():
+            return ""  # A sitemap and a page of errors are for servers.
         if template_name != "404.html":
             return output
         # GitHub Pages has one 404 page; the second language must not overwrite it.

@@ -14,7 +14,7 @@ from blackbelt.glossary import Term
 from blackbelt.lesson import LANGUAGES
 from blackbelt.prepare import Prepared
 from blackbelt.publish import FOLDER
-from blackbelt.site import lesson_links, module_page, nav, pages
+from blackbelt.site import lesson_links, module_map, nav, pages
 from blackbelt.site.addresses import url
 from blackbelt.site.indexes import INDEXES
 
@@ -103,7 +103,7 @@ def _generated(page: PurePosixPath, name: str, prepared: Prepared, language: str
         return index(prepared, language)
     if page.parts[0] == FOLDER:
         module = prepared.course.module(page.parent.name)
-        return module_page.picture(module, prepared, language)
+        return module_map.picture(module, prepared, language)
     return None
 
 

@@ -97,16 +97,6 @@ assert (erased_whole, erased_crop) == (500, 0)
 # (`photo[:, 24:120]`) i co drugą kolumnę (`photo[:, ::2]`). Tensor jest **ciągły**
 # (*contiguous*), gdy jego elementy, czytane wiersz po wierszu, leżą w pamięci jeden za
 # drugim. Z tych trzech ciągły jest tylko pierwszy.
-#
-# <details><summary>Które wywołania zgłoszą wyjątek?</summary>
-#
-# - **A.** Oba dla tensorów nieciągłych: `view` wymaga ciągłości.
-# - **B.** Tylko to dla `photo[:, 24:120]`.
-# - **C.** Żadne: liczba elementów się zgadza.
-#
-# Wybierz odpowiedź, zanim spojrzysz niżej.
-#
-# </details>
 
 # %% [markdown] lang="en"
 # The whole photo has {{ erased_whole }} black pixels, the crop {{ erased_crop }}, with
@@ -122,16 +112,40 @@ assert (erased_whole, erased_crop) == (500, 0)
 # (`photo[:, 24:120]`) and every other column (`photo[:, ::2]`). A tensor is
 # **contiguous** if its elements, read row by row, lie one after another in memory. Of
 # these three, only the first is.
+
+# %% [markdown] lang="pl" predict="view-raises"
+# Które wywołania zgłoszą wyjątek?
 #
-# <details><summary>Which calls will raise?</summary>
+# - [ ] Oba dla tensorów nieciągłych: `view` wymaga ciągłości.
 #
-# - **A.** Both calls on non-contiguous tensors: `view` requires contiguity.
-# - **B.** Only the one on `photo[:, 24:120]`.
-# - **C.** None of them: the number of elements matches.
+#   Przeczy temu `photo[:, ::2]`: tensor nie jest ciągły, a wywołanie `view` się udało.
 #
-# Pick an answer before you look below.
+# - [x] Tylko to dla `photo[:, 24:120]`.
 #
-# </details>
+#   Z trzech wywołań tylko to zgłasza wyjątek. Nie decyduje o tym ani ciągłość, ani
+#   liczba elementów. Co decyduje, odczytamy z kroków.
+#
+# - [ ] Żadne: liczba elementów się zgadza.
+#
+#   Przeczy temu `photo[:, 24:120]`: liczba elementów się zgadza, a wyjątek i tak się
+#   pojawił.
+
+# %% [markdown] lang="en" predict="view-raises"
+# Which calls will raise?
+#
+# - [ ] Both calls on non-contiguous tensors: `view` requires contiguity.
+#
+#   `photo[:, ::2]` refutes this: the tensor is not contiguous, yet `view` succeeded.
+#
+# - [x] Only the one on `photo[:, 24:120]`.
+#
+#   Of the three calls, only this one raises. Neither contiguity nor the number of
+#   elements decides. What does, we will read from the strides.
+#
+# - [ ] None of them: the number of elements matches.
+#
+#   `photo[:, 24:120]` refutes this: the number of elements matches, yet the call
+#   raised.
 
 
 # %%
@@ -155,10 +169,6 @@ assert [part.is_contiguous() for part in parts.values()] == [True, False, False]
 assert [can_view(part, -1, 3) for part in parts.values()] == [True, False, True]
 
 # %% [markdown] lang="pl"
-# Poprawna jest odpowiedź **B**. Odpowiedzi **A** przeczy `photo[:, ::2]`: tensor nie
-# jest ciągły, a wywołanie `view` się udało. Odpowiedzi **C** przeczy `photo[:, 24:120]`:
-# liczba elementów się zgadza, a wyjątek i tak się pojawił. Decyduje coś innego.
-#
 # ## Jeden magazyn, wiele opisów
 #
 # Bajty leżą w **magazynie danych** (*storage*), czyli w jednowymiarowym bloku bez
@@ -167,10 +177,6 @@ assert [can_view(part, -1, 3) for part in parts.values()] == [True, False, True]
 # komórek dalej leży następny element.
 
 # %% [markdown] lang="en"
-# The right answer is **B**. `photo[:, ::2]` refutes **A**: the tensor is not
-# contiguous, yet `view` succeeded. `photo[:, 24:120]` refutes **C**: the number of
-# elements matches, yet the call raised. Something else decides.
-#
 # ## One storage, many descriptions
 #
 # The bytes live in a **storage**, a one-dimensional block with no rows or columns. A

@@ -148,30 +148,52 @@ assert 0.3 < lowest_cosine < 0.5 and lowest_cosine >= round(lowest_cosine, 2)
 #
 # Weźmy `x * w`, gdzie `x` ma kształt `(4, 3)`, a `w` kształt `(3,)`. Poniżej jest jedenaście wersji tego, co zwraca
 # `backward`: gradient dla `x`, potem gradient dla `w`; `g` to gradient, który metoda dostała.
-#
-# <details><summary>Wybierz, zanim uruchomisz</summary>
-#
-# - **A.** Silnik zna `forward`, więc odrzuci każdy `backward`, który daje błędne liczby.
-# - **B.** Liczb nie sprawdza, ale gradient musi mieć dokładnie taki kształt jak wejście.
-# - **C.** Patrzy tylko z zewnątrz: czy gradientów jest dość i czy typ, urządzenie i kształt każdego da się
-#   dopasować do wejścia.
-#
-# </details>
 
 # %% [markdown] lang="en"
 # ## Which `backward` does the engine reject?
 #
 # Take `x * w`, where `x` has shape `(4, 3)` and `w` has shape `(3,)`. Below are eleven versions of what `backward`
 # returns: the gradient of `x`, then the gradient of `w`; `g` is the gradient that it has received.
+
+# %% [markdown] lang="pl" predict="what-is-rejected"
+# Jak silnik sprawdza to, co zwraca `backward`?
 #
-# <details><summary>Choose before you run</summary>
+# - [ ] Zna `forward`, więc odrzuci każdy `backward`, który daje błędne liczby.
 #
-# - **A.** The engine knows `forward`, so it rejects every `backward` that gives wrong numbers.
-# - **B.** It does not check numbers, but a gradient must have exactly the shape of its input.
-# - **C.** It looks only at the outside: that there are enough gradients, and that the type, device and shape
+#   Obalają to wiersze 5–7 wyniku poniżej: średnia, zamienione wejścia i `None` przechodzą bez słowa. Silnik nie
+#   liczy `forward` drugi raz, więc nie ma z czym porównać liczb.
+#
+# - [ ] Liczb nie sprawdza, ale gradient musi mieć dokładnie taki kształt jak wejście.
+#
+#   Obala to wiersz 2: gradient o kształcie `(4, 3)` trafia do `w` o kształcie `(3,)`, bo silnik sumuje to, co
+#   powieliło rozgłaszanie (broadcasting). Rzutuje też `float64` na typ wejścia i pomija nadmiarowy `None`, ale
+#   nadmiarowego gradientu nie przyjmie.
+#
+# - [x] Patrzy tylko z zewnątrz: czy gradientów jest dość i czy typ, urządzenie i kształt każdego da się
+#   dopasować do wejścia.
+#
+#   W wierszach 8–11 nie zgadza się liczba gradientów, kształt albo urządzenie, a ostatnia asercja dotyczy typu:
+#   gradientu zespolonego dla rzeczywistego wejścia silnik nie przyjmie.
+
+# %% [markdown] lang="en" predict="what-is-rejected"
+# How does the engine check what `backward` returns?
+#
+# - [ ] It knows `forward`, so it rejects every `backward` that gives wrong numbers.
+#
+#   Rows 5–7 of the output below rule this out: the mean, the swapped inputs and `None` pass without a word. The
+#   engine does not compute `forward` again, so it has nothing to compare the numbers with.
+#
+# - [ ] It does not check numbers, but a gradient must have exactly the shape of its input.
+#
+#   Row 2 rules this out: a gradient of shape `(4, 3)` reaches `w` of shape `(3,)`, because the engine sums
+#   what broadcasting repeated. It also casts `float64` to the input's type and ignores an extra `None`, but
+#   rejects an extra gradient.
+#
+# - [x] It looks only at the outside: that there are enough gradients, and that the type, device and shape
 #   of each can be fitted to the input.
 #
-# </details>
+#   In rows 8–11 the number of gradients, the shape or the device does not fit, and the last assertion is about
+#   the type: the engine takes no complex gradient for a real input.
 
 # %%
 Rule = Callable[[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]
@@ -246,28 +268,10 @@ assert "isFloatingType" in verdict("g * w, (g * x).sum(0) * 1j")  # a complex nu
 
 
 # %% [markdown] lang="pl"
-# Prawdziwa jest odpowiedź C: w wierszach 8–11 nie zgadza się liczba gradientów, kształt albo urządzenie, a ostatnia
-# asercja dotyczy typu: gradientu zespolonego dla rzeczywistego wejścia silnik nie przyjmie.
-#
-# - Odpowiedź **A** obalają wiersze 5–7: średnia, zamienione wejścia i `None` przechodzą bez słowa. Silnik nie
-#   liczy `forward` drugi raz, więc nie ma z czym porównać liczb.
-# - Odpowiedź **B** obala wiersz 2: gradient o kształcie `(4, 3)` trafia do `w` o kształcie `(3,)`, bo silnik
-#   sumuje to, co powieliło rozgłaszanie (broadcasting). Rzutuje też `float64` na typ wejścia i pomija
-#   nadmiarowy `None`, ale nadmiarowego gradientu nie przyjmie.
-#
-# Redukcję wolno więc pominąć, ale błędna redukcja o pasującym kształcie przejdzie niezauważona.
+# Redukcję wolno pominąć (wiersz 2), ale błędna redukcja o pasującym kształcie przejdzie niezauważona (wiersz 5).
 
 # %% [markdown] lang="en"
-# The answer is C: in rows 8–11 the number of gradients, the shape or the device does not fit, and the last assertion
-# is about the type: the engine takes no complex gradient for a real input.
-#
-# - Rows 5–7 rule out **A**: the mean, the swapped inputs and `None` pass without a word. The engine does not
-#   compute `forward` again, so it has nothing to compare the numbers with.
-# - Row 2 rules out **B**: a gradient of shape `(4, 3)` reaches `w` of shape `(3,)`, because the engine sums
-#   what broadcasting repeated. It also casts `float64` to the input's type and ignores an extra `None`, but
-#   rejects an extra gradient.
-#
-# So you may omit the reduction, but a wrong reduction of a fitting shape goes unnoticed.
+# You may omit the reduction (row 2), but a wrong reduction of a fitting shape goes unnoticed (row 5).
 
 # %% [markdown] lang="pl"
 # ## O wycieku decyduje jedna referencja

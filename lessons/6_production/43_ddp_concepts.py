@@ -98,34 +98,46 @@ for rank, losses in enumerate(launch(train)):
 # %% [markdown] lang="pl"
 # ## Co zostanie w wagach
 #
-# Każda ranga zaczęła od innego ziarna, widziała inną połowę danych i {{ steps }} razy wywołała `optimizer.step()`. Czy repliki mają te same wagi? Najpierw wybierz odpowiedź.
-#
-# <details>
-# <summary>Czy po {{ steps }} krokach wagi obu rang są równe?</summary>
-#
-# - **A.** Tak. Hooki, które uśredniają gradienty, są przypięte do parametrów, więc działają bez względu na to, jak policzono wynik.
-# - **B.** Tak. DDP rozsyła wagi rangi 0 przed każdym przejściem w przód.
-# - **C.** Nie. Każda ranga trenowała sama, na swojej połowie danych.
-#
-# </details>
+# Każda ranga zaczęła od innego ziarna, widziała inną połowę danych i {{ steps }} razy wywołała `optimizer.step()`.
 #
 # Następna komórka zapisuje wagi po każdym kroku w trzech programach: `ddp(x)`, `ddp.module(x)` oraz `ddp(x)` z jedną wagą rangi 1 przesuniętą o `0.01` przed treningiem.
 
 # %% [markdown] lang="en"
 # ## What will be in the weights
 #
-# Each rank started from its own seed, saw its own half of the data and called `optimizer.step()` {{ steps }} times. Do the replicas have the same weights? Choose an answer first.
-#
-# <details>
-# <summary>After {{ steps }} steps, are the weights of the two ranks equal?</summary>
-#
-# - **A.** Yes. The hooks that average gradients are attached to the parameters, so they work no matter how the output was computed.
-# - **B.** Yes. DDP broadcasts the weights of rank 0 before each forward pass.
-# - **C.** No. Each rank trained alone, on its own half of the data.
-#
-# </details>
+# Each rank started from its own seed, saw its own half of the data and called `optimizer.step()` {{ steps }} times.
 #
 # The next cell records the weights after every step in three programs: `ddp(x)`, `ddp.module(x)`, and `ddp(x)` with one weight of rank 1 moved by `0.01` before training.
+
+# %% [markdown] lang="pl" predict="replica-weights"
+# Czy po {{ steps }} krokach z `ddp.module(x)` wagi obu rang są równe?
+#
+# - [ ] Tak. Hooki, które uśredniają gradienty, są przypięte do parametrów, więc działają bez względu na to, jak policzono wynik.
+#
+#   To prawda tylko w połowie: hooki są przypięte do parametrów, ale nic nie robią, dopóki nie uzbroi ich metoda `forward` samego opakowania. Wywołanie `ddp.module(x)` ją omija. Sprawdzimy to niżej, licząc redukcje.
+#
+# - [ ] Tak. DDP rozsyła wagi rangi 0 przed każdym przejściem w przód.
+#
+#   Przeczy temu niebieska linia na rysunku poniżej: gdyby DDP rozsyłało wagi przed każdym krokiem, przesunięcie by znikło. W treningu DDP ich nie rozsyła, robi to tylko konstruktor. Dlatego linia `ddp.module(x)` zaczyna się w zerze mimo różnych ziaren.
+#
+# - [x] Nie. Każda ranga trenowała sama, na swojej połowie danych.
+#
+#   Model rangi 0 jest co do bitu taki, jak po treningu na samych parzystych wierszach, a jego strata na wszystkich danych to {{ half_loss:.3f}} zamiast {{ whole_loss:.3f}}.
+
+# %% [markdown] lang="en" predict="replica-weights"
+# After {{ steps }} steps with `ddp.module(x)`, are the weights of the two ranks equal?
+#
+# - [ ] Yes. The hooks that average gradients are attached to the parameters, so they work no matter how the output was computed.
+#
+#   Only half true: the hooks are attached to the parameters, but they do nothing until the wrapper's own `forward` arms them. A call of `ddp.module(x)` bypasses it. We will check this below by counting reductions.
+#
+# - [ ] Yes. DDP broadcasts the weights of rank 0 before each forward pass.
+#
+#   The blue line in the figure below refutes this: if DDP broadcast the weights before every step, the nudge would be gone. During training DDP does not broadcast them; only the constructor does. That is why the line `ddp.module(x)` starts at zero despite the different seeds.
+#
+# - [x] No. Each rank trained alone, on its own half of the data.
+#
+#   The model of rank 0 is bit for bit that of training on the even rows alone, and its loss on all the data is {{ half_loss:.3f}} instead of {{ whole_loss:.3f}}.
 
 # %%
 Forward = Callable[[DDP, Tensor], Tensor]
@@ -236,18 +248,10 @@ show_figure(
 # %% [markdown] lang="pl"
 # Oś pionowa jest liniowa do `0.01`, wyżej logarytmiczna. Linia `ddp(x)` leży na zerze, a wagi są takie, jak po treningu jednego procesu na wszystkich danych. Linia `ddp.module(x)` rusza z zera i rośnie. Na końcu odległość replik to {{ module_gap:.0%}} wartości `moved`. Niebieska linia stoi w miejscu.
 #
-# - Odpowiedź **A** jest prawdziwa tylko w połowie: hooki są przypięte do parametrów, ale nic nie robią, dopóki nie uzbroi ich metoda `forward` samego opakowania. Wywołanie `ddp.module(x)` ją omija. Sprawdzimy to niżej, licząc redukcje.
-# - Odpowiedzi **B** przeczy niebieska linia: gdyby DDP rozsyłało wagi przed każdym krokiem, przesunięcie by znikło. W treningu DDP ich nie rozsyła, robi to tylko konstruktor. Dlatego linia `ddp.module(x)` zaczyna się w zerze mimo różnych ziaren.
-# - Poprawna jest odpowiedź **C**. Model rangi 0 jest co do bitu taki, jak po treningu na samych parzystych wierszach, a jego strata na wszystkich danych to {{ half_loss:.3f}} zamiast {{ whole_loss:.3f}}.
-#
 # W treningu DDP uśrednia gradienty, a nie wagi. Liczy na to, że równe wagi po równych zmianach pozostaną równe.
 
 # %% [markdown] lang="en"
 # The vertical axis is linear up to `0.01` and logarithmic above. The line `ddp(x)` lies on zero, and the weights are those of a single process trained on all the data. The line `ddp.module(x)` leaves zero and grows. At the end the gap is {{ module_gap:.0%}} of `moved`. The blue line stays where it is.
-#
-# - Answer **A** is only half true: the hooks are attached to the parameters, but they do nothing until the wrapper's own `forward` arms them. A call of `ddp.module(x)` bypasses it. We will check this below by counting reductions.
-# - Answer **B** is refuted by the blue line: if DDP broadcast the weights before every step, the nudge would be gone. During training DDP does not broadcast them; only the constructor does. That is why the line `ddp.module(x)` starts at zero despite the different seeds.
-# - Answer **C** is correct. The model of rank 0 is bit for bit that of training on the even rows alone, and its loss on all the data is {{ half_loss:.3f}} instead of {{ whole_loss:.3f}}.
 #
 # During training DDP averages gradients, not weights. It relies on equal weights staying equal under equal updates.
 

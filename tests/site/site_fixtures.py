@@ -184,6 +184,12 @@ def _watch(visit: Visit) -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def watch() -> Callable[[Visit], None]:
+    """Writes down what goes wrong in a window that a test opens by itself."""
+    return _watch
+
+
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Visit]]:
     """Open windows: `visit(width=360, color_scheme="dark")`."""

@@ -3,10 +3,10 @@
 import io
 import re
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from typing import Any
 
 import pytest
+from axe import violations
 from built_site import LANGUAGES, Visit, localized, sample_lessons
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from pypdf import PdfReader
@@ -26,8 +26,6 @@ KINDS = [
     "how-to-use/",
     "no-such-page",
 ]
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22a", "wcag22aa", "best-practice"]
 NARROW, WIDE = 360, 1280
 # More than any page has: reaching it means that the focus does not get out.
 MOST_STOPS = 1000
@@ -42,20 +40,6 @@ def unfold(page: Page) -> None:
 
 
 # axe-core
-
-
-def violations(page: Page) -> list[str]:
-    """What axe-core finds wrong, with the first element of each kind."""
-    page.evaluate(AXE)
-    found: dict[str, Any] = page.evaluate("rules => axe.run(document, { runOnly: rules })", RULES)
-    # Without this, a page on which nothing was looked at would be one without mistakes.
-    assert len(found["passes"]) > 15
-    return [
-        f"{rule['id']}: {rule['help']}: {len(rule['nodes'])} x {node['target']} "
-        f"{node['html'][:200]} {node['failureSummary']}"
-        for rule in found["violations"]
-        for node in rule["nodes"][:1]
-    ]
 
 
 # Half of the combinations: what axe finds depends on one of these, hardly ever on two.

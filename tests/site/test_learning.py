@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe import violations
 from built_site import LANGUAGES, OTHER, Visit, localized
 from playwright.sync_api import Locator, Page, expect
 from tiny import REPOSITORY
@@ -185,6 +186,45 @@ def test_reasons_are_printed(reader: Open) -> None:
     expect(page.get_by_role("button", name=words("pl").commit)).to_be_hidden()
 
 
+# For everyone
+
+SCREENS = pytest.mark.parametrize(
+    ("language", "scheme", "width"), [("pl", "light", 1280), ("en", "dark", 360)]
+)
+
+
+@SCREENS
+def test_axe_finds_nothing(reader: Open, language: str, scheme: str, width: int) -> None:
+    window, said = reader(width=width, color_scheme=scheme), words(language)
+    page = window.open(localized(QUIZ, language))
+    assert violations(page) == []
+    answer_quiz(page, well=False, language=language)
+    assert violations(page) == []
+    window.open(localized(PREDICT, language))
+    question(page).get_by_role("radio").nth(1).check()
+    commit(question(page), language)
+    window.open(localized(EXERCISES, language))
+    page.get_by_role("button", name=said.done).first.click()
+    page.get_by_role("button", name=said.lesson_finished).click()
+    assert violations(page) == []
+    window.open(localized("", language))
+    assert violations(page) == []
+    panel(page).get_by_role("button", name=said.clear).click()
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("address", [PREDICT, QUIZ, EXERCISES, ""])
+def test_nothing_sticks_out_of_a_telephone(reader: Open, address: str) -> None:
+    page = reader(width=360).open(address)
+    for asked in page.locator(".bb-question").all():
+        if asked.get_by_role("textbox").count():
+            asked.get_by_role("textbox").fill("12")
+        elif asked.locator("input").count():
+            asked.locator("input").first.check()
+        commit(asked)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 # Quizzes
 
 
@@ -333,6 +373,10 @@ def finish_some(page: Page) -> None:
     commit(question(page))
 
 
+def panel(page: Page) -> Locator:
+    return page.locator(".bb-progress")
+
+
 def counts(page: Page) -> list[str]:
     return [text.strip() for text in page.locator(".bb-progress dd").all_inner_texts()]
 
@@ -352,7 +396,7 @@ def load(page: Page, file: Path) -> None:
 
 
 def clear(page: Page) -> None:
-    page.get_by_role("button", name=words("pl").clear).click()
+    panel(page).get_by_role("button", name=words("pl").clear).click()
     dialog = page.get_by_role("dialog", name=words("pl").clear_title)
     dialog.get_by_role("button", name=words("pl").clear).click()
 
@@ -365,7 +409,7 @@ def test_the_home_page_shows_what_is_done(reader: Open, language: str) -> None:
     window.open(localized("", language))
     of = words(language).of
     wanted = [of.format(number=1, total=total) for total in (3, 2, 1)]
-    expect(page.locator(".bb-progress")).to_be_visible()
+    expect(panel(page)).to_be_visible()
     assert counts(page) == wanted
     belts = page.locator(".bb-module").first.locator(".bb-module__belts")
     expect(belts).to_have_text(re.compile(rf"^\s*{for_language(language).belts['white']}\s*$"))
@@ -396,7 +440,7 @@ def test_progress_goes_to_a_file_and_comes_back(reader: Open, tmp_path: Path) ->
     before, shown = stored(page), counts(page)
     file = save(page, tmp_path)
     clear(page)
-    expect(page.locator(".bb-progress").get_by_role("status")).to_have_text(words("pl").cleared)
+    expect(panel(page).get_by_role("status")).to_have_text(words("pl").cleared)
     assert stored(page) == {}
     expect(page.get_by_role("button", name=words("pl").save_file)).to_be_disabled()
     load(page, file)
@@ -405,7 +449,7 @@ def test_progress_goes_to_a_file_and_comes_back(reader: Open, tmp_path: Path) ->
         words("pl").load_text.format(lessons=1, exercises=1, questions=1)
     )
     dialog.get_by_role("button", name=words("pl").replace).click()
-    expect(page.locator(".bb-progress").get_by_role("status")).to_have_text(words("pl").loaded)
+    expect(panel(page).get_by_role("status")).to_have_text(words("pl").loaded)
     assert stored(page) == before
     assert counts(page) == shown
     assert page.evaluate("policyViolations") == []
@@ -431,12 +475,12 @@ def test_clearing_asks_first(reader: Open) -> None:
     finish_some(page)
     window.open("")
     before = stored(page)
-    page.get_by_role("button", name=words("pl").clear).click()
+    panel(page).get_by_role("button", name=words("pl").clear).click()
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     assert stored(page) == before
-    page.get_by_role("button", name=words("pl").clear).click()
+    panel(page).get_by_role("button", name=words("pl").clear).click()
     page.get_by_role("dialog").get_by_role("button", name=words("pl").cancel).click()
     assert stored(page) == before
 
@@ -469,7 +513,7 @@ def test_a_damaged_or_foreign_file_changes_nothing(name: str, reader: Open, tmp_
     file = tmp_path / "progress.json"
     file.write_text(FOREIGN[name], encoding="utf-8")
     load(page, file)
-    expect(page.locator(".bb-progress").get_by_role("status")).to_have_text(words("pl").damaged)
+    expect(panel(page).get_by_role("status")).to_have_text(words("pl").damaged)
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert stored(page) == before
     window.assert_clean()
@@ -504,7 +548,7 @@ def test_without_storage_everything_works_and_says_that_nothing_is_kept(
     commit(question(page), language)
     expect(result(question(page))).to_have_text(said.hit)
     window.open(localized("", language))
-    expect(page.locator(".bb-progress")).to_contain_text(said.not_kept)
+    expect(panel(page)).to_contain_text(said.not_kept)
 
 
 def test_another_window_of_the_site_follows(reader: Open) -> None:

@@ -1,21 +1,15 @@
 """`mkdocs build` alone writes the site, twice the same; what is missing in it is an error."""
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from built_site import ROOT, BuiltSite, fingerprint
+from small_course import LESSON, mkdocs, write_course
 
 pytest_plugins = ["site_fixtures"]
 
-# The one lesson of the small course. It takes the place of the real first lesson, which the
-# hand-written pages link to, and imports nothing, so that its kernel starts at once.
-LESSON = "lessons/1_tensors/01_storage_vs_view.py"
+# It imports nothing, so that its kernel starts at once.
 SOURCE = """\
 # %% [markdown] lang="pl"
 # # Tytuł
@@ -41,19 +35,6 @@ print(answer)
 # %% [markdown] lang="en"
 # The answer is {{ answer }}, and the [first part](#first-part) is above.
 """
-
-
-def mkdocs(
-    course: Path, site: Path, environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
-        cwd=course,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def hashes(site: Path) -> dict[str, str]:
@@ -103,13 +84,7 @@ def test_a_different_byte_would_be_noticed(tmp_path: Path) -> None:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The course with one lesson; its run is in the cache after the first build."""
     root = tmp_path_factory.mktemp("small") / "course"
-    shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("lessons"))
-    keep_only_prose = shutil.ignore_patterns("*.py", "__pycache__")
-    shutil.copytree(ROOT / "lessons", root / "lessons", ignore=keep_only_prose)
-    shutil.copytree(ROOT / "snippets", root / "snippets")
-    for name in ("mkdocs.yml", "pyproject.toml"):
-        shutil.copyfile(ROOT / name, root / name)
-    (root / LESSON).write_text(SOURCE, encoding="utf-8")
+    write_course(root, SOURCE)
     done = mkdocs(root, root / "site", {})
     # Without this, a failure below would prove nothing.
     assert done.returncode == 0, done.stdout + done.stderr

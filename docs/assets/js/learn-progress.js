@@ -63,7 +63,9 @@ function warn(note) {
 // Ticks on links to finished lessons
 
 function ticks() {
-  const links = document.querySelectorAll(".md-nav--primary a.md-nav__link, .bb-lesson a");
+  const links = document.querySelectorAll(
+    ".md-nav--primary a.md-nav__link, .bb-lesson a, h3[id^=lesson-] > a:not(.headerlink)",
+  );
   const found = [...links].map((link) => [link, link.pathname.match(LESSON)?.[1]]);
   const lessons = found.filter(([, lesson]) => lesson);
   const show = () => {

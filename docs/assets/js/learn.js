@@ -62,7 +62,8 @@ function commit(question) {
   store.change(number, (lesson) => {
     lesson.questions[question.id] = answer;
   });
-  form.querySelector('[role="status"]').focus();
+  // The reasons have grown above it: let the reader stay where they read.
+  form.querySelector('[role="status"]').focus({ preventScroll: true });
 }
 
 function forget(question) {
