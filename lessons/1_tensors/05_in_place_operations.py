@@ -3,8 +3,8 @@
 #
 # Operacja w miejscu (*in-place operation*) wpisuje wynik do pamięci swojego wejścia.
 # Autograd śledzi takie zapisy licznikiem, ale licznik nie widzi wszystkich. Po tej lekcji
-# powiesz, czy zapis po przejściu w przód skończy się wyjątkiem, poprawnym gradientem, czy
-# gradientem po cichu zepsutym, i ile bajtów naprawdę oszczędza.
+# powiesz, czy zapis skończy się wyjątkiem, poprawnym gradientem, czy wynikiem po cichu
+# zepsutym, i ile bajtów naprawdę oszczędza.
 #
 # ## Blok, który miał niczego nie zmieniać
 #
@@ -16,8 +16,8 @@
 #
 # An in-place operation writes its result into the memory of its input. Autograd watches
 # such writes with a counter, and the counter does not see everything. After this lesson
-# you can say of a write after the forward pass whether it ends in an exception, in a
-# correct gradient or in a silently broken one, and how many bytes it really saves.
+# you can tell whether a write ends in an exception, in a correct gradient or in a silently
+# broken result, and how many bytes it really saves.
 #
 # ## The block that was meant to change nothing
 #
@@ -53,7 +53,7 @@ torch.set_num_threads(1)
 
 # %%
 class Block(nn.Module):
-    """Add relu and a linear layer, whose weights are zero, to the input."""
+    """Return h + linear(relu(h)), with zero weights in the linear layer."""
 
     def __init__(self, width: int, inplace: bool) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ assert 45 < changed_in_place < 55
 
 # %% [markdown] lang="en"
 # The plain block changed {{ changed_plain:.0f }}% of the numbers, and the block with
-# `inplace=True` changed {{ changed_in_place:.0f }}% of them. There was no exception, in the backward pass
-# either. The question of this lesson: **which in-place write does autograd notice, which
+# `inplace=True` changed {{ changed_in_place:.0f }}% of them. Nothing raised an exception,
+# not even the backward pass. The question of this lesson: **which in-place write does autograd notice, which
 # one silently breaks the result, and what do you gain in return?**
 #
 # ## A write after the fact
@@ -123,8 +123,8 @@ assert 45 < changed_in_place < 55
 #
 # - [ ] Żaden: autograd zachował wartości z przejścia w przód
 #
-#   Autograd zachowuje tensory, nie kopie wartości. Kopia powstaje tylko wtedy, gdy
-#   operacja w miejscu nadpisuje to, czego potrzebuje jej własny gradient.
+#   Autograd zachował tensor `h`, nie kopię jego wartości, a zapis zmienił właśnie ten
+#   tensor.
 
 # %% [markdown] lang="en" predict="write-after"
 # ```python
@@ -138,7 +138,7 @@ assert 45 < changed_in_place < 55
 #
 # - [ ] Both
 #
-#   The write to `h` raises the counter in both programs, but only the counter of a tensor
+#   The write to `h` increments the counter in both programs, but only the counter of a tensor
 #   that the operation saved is checked. The function `exp` did not save `h`.
 #
 # - [x] Only the one with `h ** 2`
@@ -149,8 +149,8 @@ assert 45 < changed_in_place < 55
 #
 # - [ ] Neither: autograd kept the values of the forward pass
 #
-#   Autograd keeps tensors, not copies of values. It copies only if an in-place operation
-#   overwrites what its own gradient needs.
+#   Autograd kept the tensor `h`, not a copy of its values, and the write changed that very
+#   tensor.
 
 # %%
 w = torch.tensor(2.0, requires_grad=True)
@@ -174,18 +174,17 @@ y.backward()
 #
 # ## Czyj to licznik
 #
-# Tensor, którego pilnuje autograd, ma **licznik wersji** (*version counter*), widoczny jako
-# `_version`. Zapis w miejscu zwiększa go o jeden. Które **uchwyty** do tej samej pamięci, czyli tensory i
+# Tensor ma **licznik wersji** (*version counter*), widoczny jako `_version`. Zapis w miejscu zwiększa go o jeden. Które **uchwyty** do tej samej pamięci, czyli tensory i
 # tablice o wspólnym magazynie danych (*storage*), mają wspólny licznik, a które tylko pamięć?
 
 # %% [markdown] lang="en"
 # The message speaks of version 1 where version 0 was expected. That is a trace of the
 # mechanism.
 #
-# ## Whose counter is it
+# ## Who shares the counter
 #
-# A tensor that autograd watches has a **version counter**, visible as `_version`. An
-# in-place write raises it by one. Which **handles** to the same memory, that is tensors and
+# A tensor has a **version counter**, visible as `_version`. An in-place write increments it
+# by one. Which **handles** to the same memory, that is tensors and
 # arrays over one storage, share the counter, and which share only the memory?
 
 # %%
@@ -209,6 +208,7 @@ def draw_handles(owners: Mapping[str, Tensor]) -> None:
     """Draw which handles lead to which counter; all lead to one storage."""
     fig, ax = plt.subplots(figsize=(7.2, 2.5))
     start = owners["x"].data_ptr()
+    assert owners["x"].numpy().ctypes.data == start
     names = [*owners, "x.numpy()"]
     boxes = {1: (3.0, BLUE), 0: (1.0, ORANGE)}  # version: height and colour
     for row, name in enumerate(names):
@@ -440,15 +440,9 @@ show_figure(
 # a o tym, co operacja zapamiętuje, decyduje jej wzór w pliku
 # [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
 #
-# Blok z początku lekcji to inny przypadek: tu zmieniony tensor jest jeszcze potrzebny.
-# Operacja `relu_` zapisała wynik do `h` i licznik to policzył, ale nikt nie zapamiętał `h` przed
-# nią: warstwa `Linear` zapamiętała swoje wejście, nie wynik. Dodawanie użyło więc `h` już
-# zmienionego i wyjątku być nie mogło.
-#
-# ## Licznik wersji od zera
-#
-# Zbudujmy ten mechanizm dla jednej liczby: pamięć, licznik, uchwyt i operacje, które
-# zapamiętują wejście, wynik albo żadne z nich.
+# Tabela dotyczy zapisów, po których nikt już zmienionego tensora nie czyta. Blok z początku
+# lekcji odpada na wcześniejszym pytaniu: **czy przejście w przód jeszcze ten tensor
+# przeczyta?** Czyta go dodawanie.
 
 # %% [markdown] lang="en"
 # The whole table follows from two questions. Did the write hit a tensor that the operation
@@ -462,10 +456,33 @@ show_figure(
 # and what an operation saves is decided by its formula in
 # [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
 #
-# The block from the beginning is another case: there the changed tensor is still needed. The
-# operation `relu_` wrote to `h`, and the counter counted it, but nobody had saved `h` before:
-# the layer `Linear` saved its input, not its result. So the addition used the `h` that had
-# already changed, and there could be no exception.
+# The table is about writes after which nobody reads the changed tensor any more. The block
+# from the beginning fails an earlier question: **will the forward pass still read this
+# tensor?** The addition reads it.
+
+# %%
+h = stem(x_in)
+plain_node, plain_version = h.grad_fn, h._version
+F.relu_(h)
+assert plain_node is not None and h.grad_fn is not None
+print(plain_node.name(), "->", h.grad_fn.name(), plain_version, "->", h._version)
+assert (plain_version, h._version) == (0, 1)  # counted
+assert h.grad_fn.name() == "ReluBackward0"  # and recorded: the history changed, too
+
+# %% [markdown] lang="pl"
+# Operacja `relu_` podniosła licznik, ale warstwa `Linear` nie zapamiętała swojego wyniku,
+# więc nikt licznika nie sprawdza. Zapis trafił też do grafu: przejście wstecz liczy poprawny
+# gradient, tyle że innej funkcji niż ta, którą napisano.
+#
+# ## Licznik wersji od zera
+#
+# Zbudujmy ten mechanizm dla jednej liczby: pamięć, licznik, uchwyt i operacje, które
+# zapamiętują wejście, wynik albo żadne z nich.
+
+# %% [markdown] lang="en"
+# The operation `relu_` incremented the counter, but the `Linear` layer did not save its
+# result, so nobody checks the counter. The write also went into the graph: the backward pass
+# computes a correct gradient, but of another function than the one that was written.
 #
 # ## The version counter from scratch
 #
@@ -619,20 +636,19 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 #
 # ## Ile bajtów oszczędza `inplace=True`
 #
-# Zmierzmy to, po co ta flaga jest. Klasa `MemoryMeter` liczy bajty tensorów utworzonych w
+# Flaga ma oszczędzać pamięć. Oszczędza? Klasa `MemoryMeter` liczy bajty tensorów utworzonych w
 # bloku: `live` to żywe w tej chwili, `peak` to ich największa suma. Sieć to osiem warstw `Linear` o szerokości 256, po
 # każdej `ReLU`, a partia ma 512 wierszy: jedna aktywacja zajmuje {{ activation_bytes }} B.
 
 # %% [markdown] lang="en"
-# Agreement: {{ agreed }} out of {{ tried }}, {{ raised }} exceptions with the same version
-# numbers among them. The counter does not know whether the value really changed. It knows
+# All {{ agreed }} of {{ tried }} programs agree, including {{ raised }} that raise with the
+# same version numbers. The counter does not know whether the value really changed. It knows
 # only that somebody wrote through a handle that shares it.
 #
 # ## How many bytes `inplace=True` saves
 #
-# Let's measure what the flag is there for. The class `MemoryMeter` counts the bytes of
-# tensors made inside a block: `live` are those alive at the moment, `peak` is their largest
-# sum. The network has eight `Linear` layers of width
+# The flag is meant to save memory. Does it? The class `MemoryMeter` counts the bytes of
+# tensors made inside a block: `live` is what is allocated now, `peak` its highest value. The network has eight `Linear` layers of width
 # 256, each followed by `ReLU`, and the batch has 512 rows: one activation takes
 # {{ activation_bytes }} B.
 
@@ -654,7 +670,7 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 # - [x] O zero: będzie taki sam
 #
 #   Szczyt kroku to {{ step_plain }} B w obu sieciach: osiem zapamiętanych aktywacji, dwie
-#   robocze i gradient jednej warstwy `Linear`.
+#   robocze i gradient ostatniej warstwy `Linear`: szczyt wypada na początku przejścia wstecz.
 
 # %% [markdown] lang="en" predict="inplace-bytes"
 # How much lower is the memory peak of a whole training step (forward and backward) with
@@ -674,7 +690,8 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 # - [x] By zero: it will be the same
 #
 #   The peak of the step is {{ step_plain }} B in both networks: eight saved activations, two
-#   at work, and the gradient of one `Linear` layer.
+#   at work, and the gradient of the last `Linear` layer: the peak falls at the start of the
+#   backward pass.
 
 
 # %%
@@ -798,12 +815,12 @@ show_figure(
 # %% [markdown] lang="en"
 # The function `leaky_relu` saves its input, so a second tensor lives beside the result. Its
 # in-place variant has no input any more and saves the result: the peak of the step fell by
-# {{ leaky_saving:.0f }}%. In `ReLU` both variants save the result, and there is no
-# difference.
+# {{ leaky_saving:.0f }}%. With `ReLU`, both variants save the result, and there
+# is no difference.
 #
 # ## What breaks and how to notice
 #
-# Leaves of the graph that require a gradient autograd defends at once, without waiting for
+# Autograd protects leaves of the graph that require a gradient at once, without waiting for
 # the backward pass: after a recorded write a parameter would no longer be a leaf.
 
 # %% raises="RuntimeError: a leaf Variable that requires grad is being used in an in-place operation."
@@ -814,12 +831,11 @@ assert (weight.is_leaf, weight._version) == (True, 1)
 weight -= 0.1
 
 # %% [markdown] lang="pl"
-# Krok optymalizatora między przejściem w przód a przejściem wstecz licznik zwykle wykryje.
-# Z argumentem `fused=True` wagi zmienia jedno jądro obliczeniowe, które licznika nie rusza.
+# Krok `SGD` między przejściem w przód a przejściem wstecz licznik wykryje. Z argumentem
+# `fused=True` wagi zmienia jedno jądro obliczeniowe, które licznika nie rusza.
 
 # %% [markdown] lang="en"
-# An optimizer step between the forward and the backward pass is usually caught by the
-# counter. With `fused=True` the weights are changed by a single kernel that leaves the
+# A step of `SGD` between the forward and the backward pass is caught by the counter. With `fused=True` the weights are changed by a single kernel that leaves the
 # counter alone.
 
 
@@ -831,6 +847,7 @@ def step_too_early(*, fused: bool) -> float | str:
     loss = (w**2).sum()
     w.grad = torch.ones(1)
     optimizer.step()  # w is 1 now
+    assert w.item() == 1 and w._version == (0 if fused else 1)
     w.grad = None
     try:
         loss.backward()
@@ -847,14 +864,14 @@ assert isinstance(caught_step, str) and "is at version 1" in caught_step
 assert fused_gradient == 2.0  # true: 4
 
 # %% [markdown] lang="pl"
-# Zamiast prawdziwego gradientu 4 wyszło {{ fused_gradient }}, bez wyjątku.
+# Gradient wyniósł {{ fused_gradient:.0f }} zamiast 4, bez wyjątku.
 #
 # Poza grafem nie pilnuje nikt. Zbiór danych, który normalizuje próbkę w miejscu, zmienia
 # własną pamięć podręczną. W następnej epoce normalizuje liczby już znormalizowane. A
 # słownik `state_dict()` nie jest kopią wag, tylko zbiorem uchwytów do nich.
 
 # %% [markdown] lang="en"
-# Instead of the true gradient, 4, it came out as {{ fused_gradient }}, with no exception.
+# The gradient came out as {{ fused_gradient:.0f }} instead of 4, with no exception.
 #
 # Outside the graph nobody is watching. A data set that normalises a sample in place changes
 # its own cache. In the next epoch it normalises numbers that are normalised already. And
@@ -893,23 +910,25 @@ assert torch.equal(kept["weight"] + 1, model.weight)
 
 # %% [markdown] lang="pl"
 # Średnia w kolejnych epokach: {{ first_mean:.2f }}; {{ second_mean:.2f }};
-# {{ third_mean:.2f }}. Obie pomyłki naprawia kopia: `x = rows[index] - 5` albo `deepcopy`.
+# {{ third_mean:.2f }}. Obie pomyłki usuwa kopia: `x = rows[index] - 5` albo `deepcopy`.
 #
 # Strażnik, którego możesz wkleić do swojego kodu, porównuje tensory podane każdemu modułowi
 # przed wywołaniem i po nim. Używa kopii, więc zobaczy także zapis przez `data` i NumPy.
 # Modułów, które same deklarują `inplace=True`, nie sprawdza, bo `ReLU(inplace=True)` po
 # `Linear` nikomu nie szkodzi: alarm podnosi dopiero moduł, który zmienił **swoje** wejście.
-# Zapisu do tensora, który powstał wewnątrz jednej metody `forward`, nie zobaczy.
+# Nie zobaczy zapisu do tensora, który powstał wewnątrz jednej metody `forward`, ani zapisów
+# po przejściu w przód. Zgłosi też nieszkodliwy zapis zagnieżdżonego modułu.
 
 # %% [markdown] lang="en"
 # The mean in consecutive epochs: {{ first_mean:.2f }}; {{ second_mean:.2f }};
-# {{ third_mean:.2f }}. A copy mends both mistakes: `x = rows[index] - 5` or `deepcopy`.
+# {{ third_mean:.2f }}. A copy fixes both: `x = rows[index] - 5` or `deepcopy`.
 #
 # A guard that you can paste into your code compares the tensors given to every module before
 # and after the call. It uses copies, so it also sees a write through `data` and NumPy. It
 # skips modules that declare `inplace=True` themselves, because `ReLU(inplace=True)` after
-# `Linear` harms nobody: the alarm comes from the module that changed **its own** input. A
-# write to a tensor made inside a single `forward` method it does not see.
+# `Linear` harms nobody: the alarm comes from the module that changed **its own** input. It
+# does not see writes to tensors made inside a single `forward`, nor writes after the forward
+# pass. It also reports a harmless write of a nested module.
 
 
 # %%
@@ -1155,15 +1174,16 @@ answers = {
 # %% [markdown] lang="pl" exercise="repair-writes" role="prompt" belt="brown" minutes=15
 # ### Brązowy: napraw tyle, ile trzeba
 #
-# Popraw blok i zbiór danych. Blok ma dodawać wynik gałęzi do **niezmienionego** wejścia,
-# ale `inplace=True` tam, gdzie nikomu nie szkodzi, ma zostać. Zbiór danych ma w każdej
+# Popraw blok i zbiór danych. Blok ma dodawać wynik gałęzi do **niezmienionego** wejścia bez
+# kopiowania go, ale `inplace=True` tam, gdzie nikomu nie szkodzi, ma zostać. Zbiór danych ma w każdej
 # epoce zwracać te same próbki, nie zmieniać `rows` i nie kopiować ich w całości.
 
 # %% [markdown] lang="en" exercise="repair-writes" role="prompt" belt="brown" minutes=15
 # ### Brown: repair as much as needed
 #
 # Repair the block and the data set. The block must add the output of the branch to the
-# **unchanged** input, but `inplace=True` has to stay where it harms nobody. The data set
+# **unchanged** input without copying it, but `inplace=True` has to stay where it harms
+# nobody. The data set
 # must return the same samples in every epoch, must not change `rows`, and must not copy all
 # of them.
 
@@ -1231,11 +1251,6 @@ assert torch.allclose(got_out, expected_out, atol=1e-6), say(
     pl="wynik bloku to nie wejście plus gałąź z relu przed każdą warstwą",
     en="the block's result is not the input plus the branch with relu before each layer",
 )
-flags = [m.inplace for m in residual.modules() if isinstance(m, nn.ReLU)]
-assert flags == [False, True], say(
-    pl=f"flagi inplace to {flags}: wyłącz tę, która szkodzi, zostaw tę, która nie szkodzi",
-    en=f"the inplace flags are {flags}: switch off the one that harms, keep the other",
-)
 got_out.sum().backward()
 assert all(p.grad is not None for p in residual.parameters()), say(
     pl="gradient nie dociera do wag gałęzi",
@@ -1246,6 +1261,11 @@ with MemoryMeter() as meter, torch.no_grad():
 assert meter.peak <= 2 * h_given.nbytes, say(
     pl="blok robi kopię, która jest niepotrzebna, gdy wyłączysz właściwą flagę",
     en="the block makes a copy that is not needed once the right flag is off",
+)
+flags = [m.inplace for m in residual.modules() if isinstance(m, nn.ReLU)]
+assert flags == [False, True], say(
+    pl=f"flagi inplace to {flags}: wyłącz tę, która szkodzi, zostaw tę, która nie szkodzi",
+    en=f"the inplace flags are {flags}: switch off the one that harms, keep the other",
 )
 
 # %% [markdown] lang="pl" exercise="repair-writes" role="hint"
@@ -1357,7 +1377,8 @@ class Rows:
 # ### Czarny: strażnik, którego trudniej obejść
 #
 # Licznik nie widzi zapisów przez `data` i NumPy. Napisz menedżer kontekstu `watched`, który
-# przez `torch.autograd.graph.saved_tensors_hooks` sprawdza **zawartość** zapamiętanych
+# przez `torch.autograd.graph.saved_tensors_hooks` (`pack` działa przy zapamiętaniu, `unpack`
+# w przejściu wstecz) sprawdza **zawartość** zapamiętanych
 # tensorów `float32`: jeśli do przejścia wstecz choć jeden się zmienił, ma zgłosić
 # `RuntimeError`. Hooki
 # zastępują sprawdzanie wersji, więc zwykły `mul_` też musisz wykryć. Nie trzymaj kopii
@@ -1367,7 +1388,8 @@ class Rows:
 # ### Black: a guard that is harder to bypass
 #
 # The counter does not see writes through `data` and NumPy. Write a context manager
-# `watched` that uses `torch.autograd.graph.saved_tensors_hooks` to check the **content** of
+# `watched` that uses `torch.autograd.graph.saved_tensors_hooks` (`pack` runs when a tensor
+# is saved, `unpack` in the backward pass) to check the **content** of
 # saved `float32` tensors: if even one has changed by the backward pass, it must raise
 # `RuntimeError`.
 # Hooks replace the check of versions, so you have to detect a plain `mul_`, too. Do not keep
