@@ -120,7 +120,7 @@ assert all(p.grad is not None and p.grad.shape == p.shape for p in model.paramet
 #   indziej i nie zejdzie poniżej wariancji wartości docelowych, czyli {{ variance:.2f }}. Poprawnie
 #   policzona po tylu samo krokach wynosi {{ fixed_loss:.2f }}.
 #
-# - [ ] Wartości docelowe innych próbek, bo pary się przestawiły
+# - [ ] Wartości docelowe innych próbek, bo prognozy trafiły do par z obcymi wartościami
 #
 #   Każda prognoza trafia do pary ze wszystkimi wartościami docelowymi naraz, więc żadna
 #   obca wartość nie wygrywa. Najmniejszy błąd średniokwadratowy daje ich średnia.
@@ -212,10 +212,10 @@ show_figure(
 )
 
 # %% [markdown] lang="pl"
-# Na rysunku jest {{ shown }} próbek. Pozioma linia to model z pułapki: nie jest lepszy
-# niż stała odpowiedź, średnia wartości docelowych. Zawiniło jedno odejmowanie.
+# Na rysunku jest {{ shown }} próbek. Pozioma linia to model z prognozą (256, 1): nie jest
+# lepszy od stałej odpowiedzi, średniej wartości docelowych. Zawiniło jedno odejmowanie.
 #
-# ## Dwa opisy, jedna siatka
+# ## Dwa argumenty, jedna siatka
 #
 # Zmniejszmy przykład: trzy prognozy w kolumnie i trzy wartości docelowe w wierszu.
 # Funkcja `broadcast_tensors` pokazuje, co czyta odejmowanie.
@@ -225,7 +225,7 @@ show_figure(
 # it is no better than a constant answer, the mean of the target values. A single
 # subtraction is to blame.
 #
-# ## Two descriptions, one grid
+# ## Two operands, one grid
 #
 # Let's make the example smaller: three predictions in a column and three target values
 # in a row. The function `broadcast_tensors` shows what the subtraction reads.
@@ -258,8 +258,8 @@ show_memory(
 
 # %% [markdown] lang="pl"
 # Siatka `wide_column` powtarza liczby w poziomie, `wide_row` w pionie, a każda komórka
-# ich magazynów (*storage*) jest czytana trzy razy (stąd ×3). Argumentów nikt nie
-# skopiował: rozciąga je **krok 0** (*stride*), czyli „następny element leży w tej samej
+# ich magazynów (*storage*) jest czytana trzy razy (stąd ×3). Żaden argument nie
+# został skopiowany: rozciąga je **krok 0** (*stride*), czyli „następny element leży w tej samej
 # komórce”. Wynik ma dziewięć komórek, a różnice, o które nam chodziło, leżą tylko na
 # przekątnej.
 #
@@ -299,11 +299,15 @@ to_mean = output.detach() - target.mean()  # (256, 1)
 print(f"{pairs=} {table_loss.item()=:.2f} {variance=:.2f}")
 assert pairs == samples**2
 torch.testing.assert_close(table_loss.detach(), to_mean.square().mean() + variance)
-assert 0 <= table_loss.item() - variance < 0.01 * variance
+model_part = table_loss.item() - variance
+assert 0 <= model_part < 0.01 * variance
+assert first_loss - variance > 100 * model_part
 torch.testing.assert_close(output.grad, 2 * to_mean / samples)
 
 # %% [markdown] lang="pl"
-# Strata porównała {{ pairs }} par zamiast {{ samples }}. Gradient prognozy $p_i$ to
+# Strata porównała {{ pairs }} par zamiast {{ samples }}. Spadała, bo malał pierwszy
+# składnik: po treningu wynosi {{ model_part:.2f }}. Zatrzymała się na drugim, czyli na
+# wariancji wartości docelowych. Gradient prognozy $p_i$ to
 # $2(p_i - \bar y)/N$, więc trening ciągnie ją do średniej, a tensor gradientów ma
 # właściwy kształt, (256, 1).
 #
@@ -317,7 +321,9 @@ torch.testing.assert_close(output.grad, 2 * to_mean / samples)
 # 3. Rozmiar 1 ustępuje innemu, a tensor jest wtedy czytany w tym wymiarze z krokiem 0.
 
 # %% [markdown] lang="en"
-# The loss compared {{ pairs }} pairs instead of {{ samples }}. The gradient of a
+# The loss compared {{ pairs }} pairs instead of {{ samples }}. It fell because the first
+# term did: after training it is {{ model_part:.2f }}. It stopped at the second one, the
+# variance of the target values. The gradient of a
 # prediction $p_i$ is $2(p_i - \bar y)/N$, so training pulls it towards the mean, while
 # the tensor of gradients has the right shape, (256, 1).
 #
@@ -402,7 +408,7 @@ torch.zeros(4, 3) + torch.zeros(4)
 #
 # - [ ] Takich tensorów nie będzie, bo węzeł zgłosi wyjątek
 #
-#   Ten węzeł nie sprawdza żadnych kształtów, ani gradientu, ani argumentów. Przyjąłby
+#   Ten węzeł nie sprawdza żadnych kształtów: ani gradientu, ani argumentów. Przyjąłby
 #   nawet gradient o kształcie (7, 2).
 
 # %% [markdown] lang="en" predict="raw-gradients"
@@ -476,23 +482,23 @@ assert row.grad.tolist() == [22, 26, 30]
 # zwraca dwa tensory (4, 3), a nasz hook widzi je już zsumowane. Silnik zna kształt
 # każdego argumentu (klasa `InputMetadata`) i po każdym węźle wywołuje funkcję
 # `validate_outputs`, która sprowadza gradient do kształtu argumentu funkcją `sum_to`.
-# Dopiero potem wywołuje hooki.
+# Dopiero potem wywołuje hooki dodane do węzła metodą `register_hook`.
 #
 # W grafie rozgłaszanie nie zostawiło śladu: za węzłem `AddBackward0` stoją od razu węzły
-# `AccumulateGrad`, które zapisują gradienty liści. To samo dzieje się w niemal każdej
-# sieci: gradient parametru `bias` warstwy `nn.Linear` to suma po partii (*batch*).
+# `AccumulateGrad`, które zapisują gradienty liści. To samo dzieje się w warstwie
+# `nn.Linear`: gradient parametru `bias` to suma po partii (*batch*).
 
 # %% [markdown] lang="en"
 # In `column.grad` are the sums of the rows of the table `upstream`, in `row.grad` the
 # sums of its columns. The node returns two tensors of shape (4, 3), and our hook sees
 # them already summed. The engine knows the shape of each operand (the class
 # `InputMetadata`), and after every node it calls the function `validate_outputs`, which
-# brings the gradient to the operand's shape with `sum_to`. Only then does it call hooks.
+# brings the gradient to the operand's shape with `sum_to`. Only then does it call the
+# hooks that were added to the node with `register_hook`.
 #
 # In the graph broadcasting left no trace: right behind the node `AddBackward0` are
-# `AccumulateGrad` nodes, which store the gradients of leaves. You meet the same in
-# nearly every network: the gradient of the `bias` of `nn.Linear` is a sum over the
-# batch.
+# `AccumulateGrad` nodes, which store the gradients of leaves. The same happens in
+# the layer `nn.Linear`: the gradient of the parameter `bias` is a sum over the batch.
 
 # %%
 layer = nn.Linear(5, 2)
@@ -626,13 +632,14 @@ assert 0.2 * tried < fitting < 0.8 * tried
 
 # %% [markdown] lang="pl"
 # Spośród {{ tried }} par pasuje {{ fitting }}, te same u nas i w PyTorchu. W każdej z
-# nich kroki, wynik i oba gradienty są dokładnie równe.
+# nich wynik i oba gradienty są identyczne jak w PyTorchu. Kroki też, poza wymiarami
+# wyniku o rozmiarze 1, w których krok nie ma znaczenia.
 #
 # ## Kto płaci za pamięć
 #
-# Model kosztu operacji elementowej, która w przejściu w przód tworzy nowy tensor tego
-# samego typu: argument nie płaci, bo krok 0 nie zajmuje pamięci, a wynik płaci za pełny
-# kształt. Dodanie wiersza do macierzy 1000 × 1000 powinno więc zająć tyle, ile sam
+# Policzmy koszt operacji elementowej, która w przejściu w przód tworzy nowy tensor tego
+# samego typu. Rozciągnięcie argumentu nic nie kosztuje, bo krok 0 nie zajmuje pamięci.
+# Wynik zajmuje miejsce na wszystkie swoje elementy. Dodanie wiersza do macierzy 1000 × 1000 powinno więc zająć tyle, ile sam
 # wynik, a z kopią wiersza z metody `repeat` – dwa razy tyle. W przejściu wstecz przez
 # mnożenie gradient wiersza powstaje najpierw w pełnym kształcie i dopiero potem jest
 # sumowany, więc przewidujemy 1001 wierszy. Licznik `MemoryMeter` liczy bajty nowych
@@ -640,7 +647,8 @@ assert 0.2 * tried < fitting < 0.8 * tried
 
 # %% [markdown] lang="en"
 # Of {{ tried }} pairs, {{ fitting }} fit, the same ones for us and for PyTorch. In each
-# of them the strides, the result and both gradients are exactly equal.
+# of them the result and both gradients are identical to PyTorch's. So are the strides,
+# except in dimensions of the result of size 1, where a stride does not matter.
 #
 # ## Who pays for the memory
 #
@@ -673,13 +681,13 @@ assert backward_peak == 1001 * line.nbytes
 
 # %% [markdown] lang="pl"
 # Zgadza się. Drogo robi się tam, gdzie rozciągają się oba argumenty, jak w naszej
-# stracie. Istnieją wtedy naraz dwie tabele N × N, różnica i jej kwadrat, zamiast dwóch
-# tensorów po N liczb. Szczytowe zużycie pamięci powinno więc wzrosnąć N razy.
+# stracie. W przejściu w przód, liczonym tu bez autogradu, są wtedy naraz w pamięci dwie
+# tabele N × N, różnica i jej kwadrat, zamiast dwóch tensorów po N liczb. Szczytowe zużycie pamięci powinno więc wzrosnąć N razy.
 
 # %% [markdown] lang="en"
-# It holds. It gets expensive where both operands are stretched, as in our loss. Two
-# N × N tables are then alive at once, the difference and its square, instead of two
-# tensors of N numbers. The peak memory should therefore grow N times.
+# It holds. It gets expensive where both operands are stretched, as in our loss. In the
+# forward pass, computed here without autograd, two N × N tables are then in memory at
+# once, the difference and its square, instead of two tensors of N numbers. The peak memory should therefore grow N times.
 
 # %% fold=true
 counts = [16, 64, 256, 1024]
@@ -726,12 +734,14 @@ large = 65_536
 large_gb = 4 * large**2 / 1e9
 print(f"{large} samples: a table of {large_gb:.1f} GB")
 assert (wrong_peaks, right_peaks) == (wrong_model, right_model)
+trap_peak = wrong_peaks[counts.index(samples)]
+assert trap_peak == 2 * samples**2 * 4
 assert [w // r for w, r in zip(wrong_peaks, right_peaks, strict=True)] == counts
 
 # %% [markdown] lang="pl"
-# Punkty leżą dokładnie na liniach modelu: pomyłka zużywa N razy więcej pamięci. Dla
-# {{ large }} próbek sama tabela różnic zajęłaby {{ large_gb:.1f }} GB. Pamięć zdradza
-# więc to, o czym strata i gradient milczą.
+# Punkty leżą dokładnie na liniach przewidywania: policzenie straty zajmuje N razy więcej
+# pamięci. Przy {{ samples }} próbkach to zaledwie {{ trap_peak }} B, więc pamięć też
+# milczy. Przy {{ large }} próbkach sama tabela różnic zajęłaby {{ large_gb:.1f }} GB.
 #
 # ## Co się psuje i jak to zauważyć
 #
@@ -739,9 +749,10 @@ assert [w // r for w, r in zip(wrong_peaks, right_peaks, strict=True)] == counts
 # docelowe (N,).
 
 # %% [markdown] lang="en"
-# The points lie exactly on the lines of the model: the mistake uses N times as much
-# memory. For {{ large }} samples the table of differences alone would take
-# {{ large_gb:.1f }} GB. So memory tells what the loss and the gradient keep quiet about.
+# The points lie exactly on the predicted lines: computing the loss takes N times as much
+# memory. With {{ samples }} samples that is only {{ trap_peak }} B, so memory is silent
+# too. With {{ large }} samples the table of differences alone would take
+# {{ large_gb:.1f }} GB.
 #
 # ## What breaks and how to notice
 #
@@ -790,11 +801,12 @@ assert reactions["gaussian_nll_loss"] == reactions["own_loss"] == "–"
 # trudno polegać: Python domyślnie pokazuje je raz dla danego wiersza programu i danej
 # treści, więc ginie na początku dziennika treningu.
 #
-# Po cichu psują się jeszcze dwie rzeczy. Pierwsza to przypadkowa zgodność rozmiarów:
-# dzielenie przez sumy wierszy bez `keepdim=True` zgłasza wyjątek dla macierzy 2 × 3, a
-# w macierzy kwadratowej dzieli kolumnę *j* przez sumę wiersza *j*. Druga to zapis do
-# jednego elementu tensora z krokiem 0: zmienia cały wiersz. Metoda `add_` zgłasza w
-# takim przypadku wyjątek, przypisanie nie: przed zapisem poszukaj zera w `wide.stride()`.
+# Są jeszcze dwie ciche awarie. Pierwszą powoduje przypadkowa zgodność rozmiarów.
+# Dzielenie przez sumy wierszy bez `keepdim=True` zgłasza wyjątek dla macierzy 2 × 3, ale
+# w macierzy kwadratowej kolumna *j* zostaje podzielona przez sumę wiersza *j*. Druga to
+# zapis do jednego elementu tensora z krokiem 0, który zmienia cały wiersz. Metoda `add_`
+# zgłasza wtedy wyjątek, a przypisanie nie. Dlatego przed zapisem sprawdź, czy w
+# `wide.stride()` jest zero.
 
 # %% [markdown] lang="en"
 # In PyTorch {{ torch_version }}, {{ warned }} of these functions warn, {{ refused }}
@@ -828,8 +840,8 @@ assert "refers to a single memory location" in complaint(lambda: wide.add_(1))
 # `assert prediction.shape == target.shape`. Gdy stratę liczy cudzy kod i kształtów nie
 # widać, wklej do testu klasę `NoBroadcast`. PyTorch przekazuje obiektowi
 # `TorchDispatchMode` każdą operację z bloku, zanim ją wykona, i sam oznacza operacje
-# elementowe etykietą `torch.Tag.pointwise`. Strażnik wymaga od nich równych kształtów;
-# liczby i tensory bez wymiarów są dozwolone. Odrzuca też `expand`, bo tak rozgłasza
+# elementowe etykietą `torch.Tag.pointwise`. Strażnik wymaga, by ich argumenty miały
+# równe kształty; liczby i tensory bez wymiarów są dozwolone. Odrzuca też `expand`, bo tak rozgłasza
 # swoje argumenty funkcja `F.mse_loss`.
 
 # %% [markdown] lang="en"
@@ -934,8 +946,8 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # argumentu usuwa z partii o jednej próbce także wymiar partii.
 #
 # > [!NOTE]
-# > Obliczenia w tej lekcji wykonuje procesor. Na GPU (tu niezmierzone) reguła i sumowanie gradientów są
-# > te same, a tabela N × N może wyczerpać pamięć karty.
+# > Obliczenia w tej lekcji wykonuje procesor. Reguła i sumowanie gradientów nie zależą od
+# > urządzenia, ale na GPU ich tu nie sprawdzono; tabela N × N może wyczerpać pamięć karty.
 #
 # Gdzie to leży w źródłach PyTorcha:
 #
@@ -953,7 +965,7 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # ## Co już umiesz
 #
 # - Z dwóch kształtów wyliczasz kształt wyniku i kroki, z jakimi czytane są argumenty.
-# - Wiesz, że rozgłaszanie daje argumentowi sumę gradientów i że liczy ją silnik.
+# - Wiesz, że rozgłoszony argument dostaje sumę gradientów i że liczy ją silnik.
 # - Przewidujesz, ile pamięci zajmie operacja elementowa w przejściu w przód.
 # - Wychwytujesz parę kształtów (N, 1) i (N,), zanim model nauczy się średniej.
 #
@@ -973,8 +985,8 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # dimension from a batch with one sample.
 #
 # > [!NOTE]
-# > This lesson runs on the CPU. On a GPU (not measured here) the rule and the summing
-# > of gradients are the same, and the N × N table can use up the memory of the card.
+# > This lesson runs on the CPU. The rule and the summing of gradients do not depend on the
+# > device, but were not checked on a GPU here; the N × N table can use up a card's memory.
 #
 # Where this lives in PyTorch's source:
 #
@@ -1144,7 +1156,7 @@ answers = {
 }
 
 # %% [markdown] lang="pl" exercise="padding-mask" role="prompt" belt="brown" minutes=15
-# ### Brązowy: maska, która działa nie tylko dla kwadratu
+# ### Brązowy: maska, która nie zależy od przypadkowej zgodności rozmiarów
 #
 # Tensor `scores` ma wymiary (partia, głowa, zapytanie, klucz), a `keep` (partia, klucz):
 # `False` oznacza dopełnienie (*padding*). Zwróć wagi uwagi: softmax po kluczach, w
