@@ -1,8 +1,8 @@
 """Products of matrices drawn to scale: what a contraction makes on its way.
 
-A row of the figure is an order, from left to right. The area of a rectangle is the
-number of elements of a matrix, so an intermediate result that is too large is seen at
-once. Sides too thin to be seen are drawn thicker; the shapes under them are exact.
+A row of the figure is an order, from left to right; an intermediate result that is too
+large is seen at once. Lengths are to scale; anything thinner than a line is thickened,
+and the shapes under the matrices are exact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,8 @@ class Product:
     rows: int
     inner: int
     columns: int
+    left: str = ""  # names of the operands, where they have any
+    right: str = ""
 
     @property
     def multiplications(self) -> int:
@@ -35,10 +37,10 @@ class Product:
 @dataclass(frozen=True)
 class _Style:
     width: float = 7.2  # inches, all that a page has
-    row_height: float = 2.05  # inches for one order
-    thinnest: float = 0.05  # of the longest side
+    row_height: float = 2.1  # inches for one order
+    thinnest: float = 0.03  # of the longest side
     slot: float = 0.62  # room for the shape under a narrow matrix
-    gap: float = 0.2
+    gap: float = 0.3
     font: float = 9.0
 
 
@@ -62,7 +64,7 @@ class _Pen:
         self.note(self.at + _STYLE.gap / 2, self.top + 0.5, text, size=14)
         self.at += _STYLE.gap
 
-    def matrix(self, rows: int, columns: int, colour: str) -> None:
+    def matrix(self, rows: int, columns: int, colour: str, name: str = "") -> None:
         high, wide = (
             max(side / self.longest, _STYLE.thinnest) for side in (rows, columns)
         )
@@ -71,15 +73,17 @@ class _Pen:
         box = Rectangle(corner, wide, high, fc=colour, ec=GRAY, lw=0.8)
         self.ax.add_patch(box)
         self.note(self.at + slot / 2, self.top + 1.12, f"{rows}×{columns}")
+        if name:
+            self.note(self.at + slot / 2, self.top + 1.3, name)
         self.at += slot
 
     def product(
         self, product: Product, colours: tuple[str, str, str]
     ) -> tuple[str, str]:
         start = self.at
-        self.matrix(product.rows, product.inner, colours[0])
+        self.matrix(product.rows, product.inner, colours[0], product.left)
         self.sign("·")
-        self.matrix(product.inner, product.columns, colours[1])
+        self.matrix(product.inner, product.columns, colours[1], product.right)
         self.sign("=")
         self.matrix(product.rows, product.columns, colours[2])
         number = f"{product.multiplications:,}"
@@ -109,7 +113,7 @@ def orders_figure(
     polish = dict(_POLISH)
     right = 0.0
     for i, (name, products) in enumerate(orders.items()):
-        pen = _Pen(ax, longest, top=1.75 * i)
+        pen = _Pen(ax, longest, top=2.0 * i)
         title = ax.text(0, pen.top - 0.34, name, fontsize=_STYLE.font)
         title.set(family="monospace", color=GRAY)
         made: tuple[int, int] | None = None
@@ -127,7 +131,7 @@ def orders_figure(
         Rectangle((0, 0), 1, 1, fc=fill, ec=GRAY, label=name) for name, fill in names
     ]
     fig.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=_STYLE.font)
-    ax.set(xlim=(-0.05, right + 0.05), ylim=(1.75 * len(orders) - 0.5, -0.5))
+    ax.set(xlim=(-0.05, right + 0.05), ylim=(2.0 * len(orders) - 0.5, -0.5))
     ax.set_aspect("equal")
     return fig, polish
 
@@ -143,4 +147,6 @@ def show_orders(
         alt_en: the same in English.
     """
     fig, polish = orders_figure(orders)
-    show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl=polish, same=("operand", *orders))
+    names = {name for row in orders.values() for p in row for name in (p.left, p.right)}
+    same = ("operand", *orders, *sorted(names - {""}))
+    show_figure(fig, alt_pl=alt_pl, alt_en=alt_en, pl=polish, same=same)

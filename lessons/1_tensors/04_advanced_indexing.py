@@ -186,23 +186,23 @@ assert taught.any(dim=1).tolist() == [True, False, False, False]
 
 # %% [markdown] lang="pl"
 # Gdy zamienimy `[None]` na `[:, None]`, agent zarabia {{ earned_repaired:.2f }}, czyli
-# tyle, ile się da. Dotąd wszystkie próby partii uczyły jej pierwszy wiersz, choć
-# nagrody należały do różnych stanów.
+# tyle, ile się da. Wcześniej nagrody całej partii, choć należały do różnych stanów,
+# uczyły tylko stan z jej pierwszego wiersza.
 #
 # ## Numery komórek zamiast wartości
 #
-# Indeksowanie nie patrzy na wartości tensora. Wstaw więc w ich miejsce numery komórek:
+# Jeśli sam indeks nie zależy od wartości tensora, wstaw w ich miejsce numery komórek:
 # to samo wyrażenie powie wtedy, skąd czyta.
 
 # %% [markdown] lang="en"
 # Once we change `[None]` to `[:, None]`, the agent earns {{ earned_repaired:.2f }}, all
-# that there is to earn. Until now all tries of a batch taught its first row, although
-# their rewards belonged to different states.
+# that there is to earn. Before, the rewards of a whole batch, although they belonged to
+# different states, taught only the state in its first row.
 #
 # ## Numbers of cells instead of values
 #
-# Indexing does not look at the values of a tensor. So put the numbers of its cells in
-# their place: the same expression then tells where it reads.
+# If the index itself does not depend on the values of the tensor, put the numbers of
+# its cells in their place: the same expression then tells where it reads.
 
 
 # %%
@@ -249,8 +249,9 @@ assert [read(q).numel() for read in reads.values()] == [4, 4, 16]
 
 # %% [markdown] lang="pl"
 # Kolorowe komórki zostały przeczytane; wartość ma w wyniku ten sam kolor. U góry indeks
-# jest jednym wierszem i czyta jeden wiersz. W środku jest kolumną i czyta po jednej
-# wartości z wiersza. Na dole `q[:, index]` czyta te same kolumny w każdym wierszu.
+# jest jednym wierszem i czyta z jednego wiersza. W środku jest kolumną i czyta po
+# jednej wartości z wiersza. Na dole `q[:, index]` czyta te same kolumny w każdym
+# wierszu.
 #
 # ## Kopia, widok i skąd się bierze numer wiersza
 #
@@ -259,21 +260,21 @@ assert [read(q).numel() for read in reads.values()] == [4, 4, 16]
 # $$\text{out}[i, j] = x[\,i, \text{index}[i, j]\,].$$
 #
 # Numer wiersza $i$ to miejsce, w którym leży indeks. Funkcja `gather_shape_check`
-# wymaga tej samej liczby wymiarów, a poza wymiarem, z którego wybieramy, już tylko
-# tego, żeby indeks nie był większy od tensora.
+# wymaga, żeby niepusty indeks miał tyle wymiarów co tensor, a poza wymiarem, z którego
+# wybieramy, już tylko tego, żeby nie był od tensora większy.
 #
 # Nawiasy kwadratowe działają inaczej, na dwa sposoby. **Indeksowanie podstawowe**
-# (*basic indexing*) to liczby, wycinki, `None` i `...`. Daje widok: nowy opis tych
-# samych komórek, jak w [lekcji 01](01_storage_vs_view.py). **Indeksowanie
+# (*basic indexing*) to liczby całkowite, wycinki, `None` i `...`. Daje widok: nowy opis
+# tych samych komórek, jak w [lekcji 01](01_storage_vs_view.py). **Indeksowanie
 # zaawansowane** (*advanced indexing*) to listy, tensory i maski, czyli tensory typu
-# `bool`. Jeden operator, `index`, kopiuje wtedy wartości do nowego magazynu. Zapytajmy
+# `bool`. Wartości kopiuje wtedy do nowego magazynu operator `index`. Zapytajmy
 # PyTorcha, które operatory uruchamia.
 
 # %% [markdown] lang="en"
 # The coloured cells were read; in the result a value keeps its colour. At the top the
-# index is a single row and reads a single row. In the middle it is a column and reads
-# one value from each row. At the bottom `q[:, index]` reads the same columns in every
-# row.
+# index is a single row and reads from a single row. In the middle it is a column and
+# reads one value from each row. At the bottom `q[:, index]` reads the same columns in
+# every row.
 #
 # ## A copy, a view, and where the row number comes from
 #
@@ -282,14 +283,14 @@ assert [read(q).numel() for read in reads.values()] == [4, 4, 16]
 # $$\text{out}[i, j] = x[\,i, \text{index}[i, j]\,].$$
 #
 # The row number $i$ is the place where the index lies. The function
-# `gather_shape_check` requires the same number of dimensions and, apart from the
-# dimension that we pick from, only that the index is not larger than the tensor.
+# `gather_shape_check` requires a non-empty index to have as many dimensions as the
+# tensor and, apart from the dimension that we pick from, only not to be larger.
 #
-# Square brackets work differently, in two ways. **Basic indexing** uses numbers,
+# Square brackets work differently, in two ways. **Basic indexing** uses integers,
 # slices, `None` and `...`. It gives a view: a new description of the same cells, as in
 # [lesson 01](01_storage_vs_view.py). **Advanced indexing** uses lists, tensors and
-# masks, which are tensors of type `bool`. One operator, `index`, then copies values to
-# a new storage. Let's ask PyTorch which operators it runs.
+# masks, which are tensors of type `bool`. The operator `index` then copies values to a
+# new storage. Let's ask PyTorch which operators it runs.
 
 
 # %%
@@ -321,7 +322,7 @@ for name, inside in brackets.items():
     print(f"{name:10} view={same_storage(q, q[inside])!s:6} {ran}")
 views = [same_storage(q, q[inside]) for inside in brackets.values()]
 assert views == [True] * 5 + [False] * 2
-assert operators(getitem, q, pair) == operators(getitem, q, mask) == ["index"]
+assert all("index" in operators(getitem, q, inside) for inside in (pair, mask, [1, 2]))
 assert operators(getitem, q, one) == ["_local_scalar_dense", "select"]
 
 written = q.clone()
@@ -332,9 +333,9 @@ assert written[:, 0].tolist() == [0, 7, 7, 30]
 
 # %% [markdown] lang="pl"
 # Tensor `one` bez wymiarów działa jak liczba: `_local_scalar_dense` odczytuje jego
-# wartość i powstaje widok. Stąd pierwszy zgubiony zapis: `written[pair][:, 0] = 7`
-# zmienia kopię, do której nic już nie prowadzi. Zapisuj jednym nawiasem:
-# `written[pair, 0] = 7`.
+# wartość i powstaje widok. Z kopii bierze się pierwszy zgubiony zapis:
+# `written[pair][:, 0] = 7` zmienia tensor, do którego nic już nie prowadzi. Zapisuj
+# jednym nawiasem: `written[pair, 0] = 8`.
 #
 # Kilka tensorów w jednym nawiasie PyTorch najpierw rozgłasza do wspólnego kształtu
 # ([lekcja 02](02_broadcasting_magic.py)), a potem czyta je równolegle:
@@ -343,9 +344,9 @@ assert written[:, 0].tolist() == [0, 7, 7, 30]
 
 # %% [markdown] lang="en"
 # The tensor `one`, with no dimensions, acts as a number: `_local_scalar_dense` reads
-# its value, and a view comes out. Hence the first lost write: `written[pair][:, 0] = 7`
-# changes a copy that nothing leads to any more. Write with a single bracket:
-# `written[pair, 0] = 7`.
+# its value, and a view comes out. Copies explain the first lost write:
+# `written[pair][:, 0] = 7` changes a tensor that nothing leads to any more. Write with
+# a single bracket: `written[pair, 0] = 8`.
 #
 # Several tensors in one bracket are first broadcast to a common shape
 # ([lesson 02](02_broadcasting_magic.py)) and then read in parallel: `q[rows, action]`
@@ -569,9 +570,8 @@ def index_loop(x: Tensor, inside: Sequence[Tensor | None]) -> Tensor:
     grids = torch.broadcast_tensors(*(e for e in inside if e is not None))
     sizes = [x.shape[d] for d in whole]
     neighbours = named[-1] - named[0] == len(named) - 1
-    before = (
-        named[0] if neighbours else 0
-    )  # separated: their dimensions go to the front
+    # The dimensions of separated tensors go to the front.
+    before = named[0] if neighbours else 0
     out = torch.zeros(*sizes[:before], *grids[0].shape, *sizes[before:], dtype=x.dtype)
     for rest in every(sizes):
         for at in every(grids[0].shape):
@@ -639,7 +639,7 @@ assert 20 < separated < tried
 #
 # To odpowiedź na pytanie lekcji: **w `gather` komórkę wyznacza miejsce indeksu i jego
 # wartość, w nawiasie – wspólnie rozgłoszone tensory. Gdy dwa indeksy wskażą tę samą
-# komórkę, zapis zachowa jedną wartość, a dodawanie – obie.**
+# komórkę, zwykły zapis, także `+=`, zachowa jedną wartość, a `index_add_` doda obie.**
 #
 # ## Ile wiadomości przetrwa
 #
@@ -655,7 +655,8 @@ assert 20 < separated < tried
 #
 # That answers the question of this lesson: **in `gather` a cell is named by the place
 # of the index and its value, in a bracket by the tensors broadcast together. When two
-# indices name the same cell, a write keeps one value, and an addition keeps both.**
+# indices name the same cell, a plain write, `+=` included, keeps one value, and
+# `index_add_` adds both.**
 #
 # ## How many messages survive
 #
@@ -671,6 +672,7 @@ def send(messages: int, nodes: int = 1000) -> tuple[Tensor, Tensor]:
     to = torch.randint(nodes, (messages,))
     lossy = torch.zeros(nodes)
     lossy[to] += 1
+    assert lossy.sum() == len(to.unique())  # one message for each node that got any
     return lossy, torch.zeros(nodes).index_add_(0, to, torch.ones(messages))
 
 
@@ -683,7 +685,8 @@ busy = loads.index(10_000)
 predicted_share, kept_share = 100 * predicted[busy], 100 * measured[busy]
 right_nodes = int((sent[busy][0] == sent[busy][1]).sum())
 print(f"{predicted_share=:.1f} {kept_share=:.1f} {right_nodes=}")
-assert all(abs(m - p) < 0.05 for m, p in zip(measured, predicted, strict=True))
+for m, p, e in zip(measured, predicted, loads, strict=True):
+    assert abs(m - p) * e < 2 * (p * e) ** 0.5
 assert complete == [1.0] * len(loads)
 assert all(lossy.max() == 1 for lossy, _ in sent)
 assert right_nodes < 10
@@ -719,10 +722,9 @@ show_figure(
     },
     same=("index_add_",),
 )
-assert measured == sorted(measured, reverse=True)
 
 # %% [markdown] lang="pl"
-# Pomiar leży na krzywej. Przy dziesięciu wiadomościach na węzeł model przewiduje
+# Pomiar leży przy krzywej. Przy dziesięciu wiadomościach na węzeł model przewiduje
 # {{ predicted_share:.1f }}% ocalałych, a zostało {{ kept_share:.1f }}%. Dobrą sumę ma
 # {{ right_nodes }} z 1000 węzłów. Im rzadszy graf w teście, tym trudniej to zauważyć.
 #
@@ -731,7 +733,7 @@ assert measured == sorted(measured, reverse=True)
 # tworzą $B$ liczb, trzeci $B^2$, więc przewidujemy stosunek równy $B$.
 
 # %% [markdown] lang="en"
-# The measurement lies on the curve. At ten messages per node the model predicts
+# The measurement lies by the curve. At ten messages per node the model predicts
 # {{ predicted_share:.1f }}% of survivors, and {{ kept_share:.1f }}% were left. The
 # right sum is in {{ right_nodes }} of 1000 nodes. The sparser the graph of a test, the
 # harder this is to notice.
@@ -771,8 +773,9 @@ assert bytes_ratio == batch
 #
 # ## Co się psuje i jak to zauważyć
 #
-# Zacznijmy od błędów, które PyTorch zgłasza. Są też te, których nie zgłasza: −1 jako
-# znak braku etykiety nawias czyta jak ostatnią kolumnę, a `gather` odrzuca.
+# Zacznijmy od błędów, które PyTorch zgłasza. Nawias jednego z nich nie zgłosi: −1,
+# czyli znak braku etykiety, przeczyta jak ostatnią kolumnę, choć `gather` takie −1
+# odrzuca.
 
 # %% [markdown] lang="en"
 # The diagonal took {{ diagonal_bytes }} B instead of {{ gather_bytes }} B, which is
@@ -780,8 +783,8 @@ assert bytes_ratio == batch
 #
 # ## What breaks and how to notice
 #
-# Let's start with the errors that PyTorch reports. Some it does not: brackets read −1,
-# meant as a missing label, as the last column, while `gather` rejects it.
+# Let's start with the errors that PyTorch reports. Brackets miss one of them: they read
+# −1, meant as a missing label, as the last column, although `gather` rejects such a −1.
 
 
 # %%
@@ -809,38 +812,39 @@ assert messages[3] == "tensors used as indices must be long, int, byte or bool t
 assert q[rows, unlabelled].tolist() == [3, 10, 25, 32]  # -1: column 5, no exception
 
 # %% [markdown] lang="pl"
-# Zawodzi też typ. Etykiety klas często leżą na dysku jako `uint8`, a tensor tego typu w
-# nawiasie to maska. Zakodujmy takie etykiety wierszami macierzy jednostkowej:
+# Zmylić może też typ. Etykiety klas często leżą na dysku jako `uint8`, a tensor tego
+# typu w nawiasie to maska. Zakodujmy takie etykiety wierszami macierzy jednostkowej:
 
 # %% [markdown] lang="en"
-# The type can fail you too. Class labels often lie on disk as `uint8`, and a tensor of
+# The type can mislead too. Class labels often lie on disk as `uint8`, and a tensor of
 # that type in a bracket is a mask. Let's encode such labels by rows of the identity
 # matrix:
 
 # %% warns="UserWarning: indexing with dtype torch.uint8 is now deprecated"
 labels = torch.tensor([2, 0, 1], dtype=torch.uint8)
-print(torch.eye(3)[labels])
+encoded = torch.eye(3)[labels]
+print(encoded)
 with warnings.catch_warnings(record=True) as shown:
     warnings.simplefilter("default")  # what Python does unless told otherwise
     for _ in range(5):
         torch.eye(3)[labels]
 assert len(shown) == 1
-assert torch.eye(3)[labels].tolist() == [[1, 0, 0], [0, 0, 1]]  # two rows, not three
+assert encoded.tolist() == [[1, 0, 0], [0, 0, 1]]  # two rows, not three
 assert torch.eye(3)[labels.long()].tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
 
 # %% [markdown] lang="pl"
 # Z trzech etykiet powstały dwa wiersze, a ostrzeżenie z jednego miejsca w kodzie Python
 # pokazuje domyślnie tylko raz. Następna różnica nie daje nawet ostrzeżenia. W nawiasie
-# z liczbą, dwukropkiem i listą NumPy traktuje liczbę jak listę, rozdzieloną od drugiej,
-# i przenosi wymiar na początek. PyTorch najpierw wybiera liczbą (`select`), więc
-# zostaje mu jedna lista.
+# z liczbą, dwukropkiem i listą, w tej kolejności, liczba jest dla NumPy drugą listą,
+# oddzieloną dwukropkiem, więc wymiar list trafia na początek. PyTorch najpierw wybiera
+# liczbą (`select`) i zostaje mu jedna lista.
 
 # %% [markdown] lang="en"
 # Three labels gave two rows, and by default Python shows a warning from one place in
 # the code only once. The next difference does not even warn. In a bracket with a
-# number, a colon and a list, NumPy treats the number as a list, separated from the
-# other one, and moves the dimension to the front. PyTorch selects by the number first
-# (`select`), which leaves it one list.
+# number, a colon and a list, in this order, the number is for NumPy a second list,
+# separated by the colon, so the dimension of the lists goes to the front. PyTorch
+# selects by the number first (`select`), which leaves it one list.
 
 # %%
 block = torch.arange(16).reshape(2, 2, 4)
@@ -853,16 +857,17 @@ assert block[[0, 0], :, [1, 3]].tolist() == numpys.tolist()  # two lists: as in 
 
 # %% [markdown] lang="pl"
 # Ten sam kształt, wynik transponowany. Ostatnia pułapka leży w gradiencie. `scatter`
-# bez dodawania przy powtórzonym indeksie zostawia jedną z wartości (którą, dokumentacja
-# nie obiecuje), a jego gradient to zwykły `gather`, więc **nadpisana wartość też go
-# dostaje**. Zmierzmy, ile naprawdę zmienia każda z nich.
+# bez dodawania przy powtórzonym indeksie zostawia jedną z wartości. Dokumentacja nie
+# obiecuje którą i sama ostrzega, że gradient będzie błędny: to zwykły `gather`, więc
+# **nadpisana wartość też dostaje gradient**. Zmierzmy, ile naprawdę zmienia każda
+# wartość.
 
 # %% [markdown] lang="en"
 # The same shape, a transposed result. The last trap is in the gradient. With a repeated
-# index, `scatter` without addition leaves one of the values (which one, the
-# documentation does not promise), and its gradient is a plain `gather`, so **the
-# overwritten value receives one as well**. Let's measure how much each of them really
-# changes.
+# index, `scatter` without addition leaves one of the values. The documentation does not
+# promise which one, and itself warns that the gradient will be incorrect: it is a plain
+# `gather`, so **the overwritten value receives a gradient as well**. Let's measure how
+# much each value really changes.
 
 
 # %%
@@ -881,17 +886,20 @@ assert sorted(actual) == [0, 1, 1]  # one of the two values for cell 0 changes n
 # %% [markdown] lang="pl"
 # Na koniec dwie funkcje do wklejenia. `pick` przyjmuje tylko jeden indeks na wiersz, a
 # resztę (typ, zakres, −1) sprawdza za nią `gather`. `distinct` pyta o numery komórek,
-# więc poradzi sobie z każdym nawiasem: sprawdź nią indeks przed `+=`. Gdy odpowie
-# `False`, użyj `index_add_` albo `index_put_` z `accumulate=True`.
+# więc nadaje się do każdego nawiasu: sprawdź nią indeks przed `+=`. Gdy odpowie
+# `False`, użyj `index_put_` z `accumulate=True`, a dla jednego nieujemnego indeksu
+# wzdłuż wymiaru – `index_add_`.
 
 # %% [markdown] lang="en"
 # Finally, two functions to paste. `pick` accepts only one index per row, and leaves the
-# rest (type, range, −1) to `gather`. `distinct` asks for numbers of cells, so it copes
-# with any bracket: check an index with it before `+=`. When it answers `False`, use
-# `index_add_`, or `index_put_` with `accumulate=True`.
+# rest (type, range, −1) to `gather`. `distinct` asks for numbers of cells, so it suits
+# any bracket: check an index with it before `+=`. When it answers `False`, use
+# `index_put_` with `accumulate=True` or, for one non-negative index along a dimension,
+# `index_add_`.
 
 
 # %%
+# They need: import torch; from torch import Tensor; from typing import Any
 def pick(values: Tensor, index: Tensor) -> Tensor:
     """Read values[i, index[i]] for every row i of a matrix."""
     if index.shape != values.shape[:1]:
@@ -908,6 +916,8 @@ def distinct(x: Tensor, inside: Any) -> bool:
     return len(cells.unique()) == cells.numel()
 
 
+print(f"pick: {message(pick, q, action[None])}")
+print(f"{distinct(c, index)=}")
 assert pick(q, action).tolist() == [3, 10, 25, 32]
 refused = (action[None], action[:, None], action[:3], unlabelled, labels, action + 3)
 assert all(message(pick, q, bad) for bad in refused)
@@ -922,10 +932,10 @@ assert not distinct(c, index)
 # %% [markdown] lang="pl"
 # > [!NOTE]
 # > Obliczenia w tej lekcji wykonuje procesor. Na GPU (tu niezmierzone) indeks spoza
-# > zakresu kończy się asercją w jądrze obliczeniowym, zgłoszoną z opóźnieniem, po której
-# > proces nie może już używać karty. Maska i tensor bez wymiarów w nawiasie wymuszają
-# > czekanie na GPU. Kolejność dodawania w `index_add_` i `scatter_add_` nie jest ustalona,
-# > więc ostatnie bity mogą się różnić.
+# > zakresu kończy się asercją w jądrze obliczeniowym, zgłoszoną z opóźnieniem, po
+# > której proces nie może już używać karty. Odczyt maską i tensor bez wymiarów leżący
+# > na GPU wymuszają czekanie na wynik. Kolejność dodawania w `index_add_` i
+# > `scatter_add_` nie jest ustalona, więc ostatnie bity mogą się różnić.
 #
 # Gdzie to leży w źródłach PyTorcha:
 #
@@ -942,7 +952,7 @@ assert not distinct(c, index)
 #
 # ## Co już umiesz
 #
-# - Numerami komórek sprawdzasz, co czyta dowolne wyrażenie z indeksem.
+# - Numerami komórek sprawdzasz, co czyta wyrażenie z indeksem.
 # - Odróżniasz nawias, który daje widok, od nawiasu, który kopiuje.
 # - Wiesz, kiedy `+=` gubi zapisy, ile ich gubi i czym go zastąpić.
 # - Znasz gradienty `gather` i `scatter`, także ten, który trafia do nadpisanych wartości.
@@ -956,9 +966,10 @@ assert not distinct(c, index)
 # > [!NOTE]
 # > Everything in this lesson runs on the CPU. On a GPU (not measured here) an index out
 # > of range ends in an assertion inside the kernel, reported late, after which the
-# > process cannot use the card any more. A mask, or a tensor with no dimensions, in
-# > brackets forces a wait for the GPU. The order of additions in `index_add_` and
-# > `scatter_add_` is not fixed, so the last bits may differ.
+# > process cannot use the card any more. Reading by a mask, or a tensor with no
+# > dimensions that lies on the GPU, forces a wait for the result. The order of
+# > additions in `index_add_` and `scatter_add_` is not fixed, so the last bits may
+# > differ.
 #
 # Where this lives in PyTorch's source:
 #
@@ -975,7 +986,7 @@ assert not distinct(c, index)
 #
 # ## Now you can
 #
-# - Check what any indexing expression reads, with numbers of cells.
+# - Check what an indexing expression reads, with numbers of cells.
 # - Tell a bracket that gives a view from a bracket that copies.
 # - Tell when `+=` loses writes, how many, and what to put in its place.
 # - Name the gradients of `gather` and `scatter`, including the one that goes to
@@ -1018,7 +1029,8 @@ def token_log_probs(log_probs: Tensor, target: Tensor) -> Tensor:
 for sequences, steps, tokens in ((3, 9, 5), (2, 6, 6), (3, 4, 50)):
     target = torch.randint(tokens, (sequences, steps))
     source = torch.arange(sequences * steps * tokens).reshape(sequences, steps, tokens)
-    found = token_log_probs(source.float(), target)
+    scores = torch.randn(source.shape, requires_grad=True)
+    found, got = (token_log_probs(x, target) for x in (source.float(), scores))
     assert found.shape == target.shape, say(
         pl=f"kształt {tuple(found.shape)}, a ma być {tuple(target.shape)}: po jednej "
         "wartości na krok",
@@ -1038,8 +1050,14 @@ for sequences, steps, tokens in ((3, 9, 5), (2, 6, 6), (3, 4, 50)):
             pl=f"krok {t}: wzięto token {token_read}, a miał być {int(target[s, t])}",
             en=f"step {t}: took token {token_read} instead of {int(target[s, t])}",
         )
-    scores = source.float()
-    spent = created(token_log_probs, scores, target)
+        assert got[s, t] == scores[s, t, target[s, t]], say(
+            pl="wartości nie pochodzą z `log_probs`",
+            en="the values do not come from `log_probs`",
+        )
+    assert got.requires_grad, say(
+        pl="gradient nie dociera do `log_probs`", en="no gradient reaches `log_probs`"
+    )
+    spent = created(token_log_probs, scores.detach(), target)
     spent //= target.numel()
     assert spent <= 32, say(
         pl=f"wynik dobry, ale powstaje {spent} B na krok: nie twórz tensora z osią tokenów",
@@ -1047,12 +1065,12 @@ for sequences, steps, tokens in ((3, 9, 5), (2, 6, 6), (3, 4, 50)):
         "tensor with an axis of tokens",
     )
 short, long = (
-    operators(token_log_probs, torch.rand(2, n, 5), torch.zeros(2, n).long())
+    operators(token_log_probs, torch.rand(n, n, n), torch.zeros(n, n).long())
     for n in (2, 40)
 )
 assert short == long, say(
-    pl="liczba operacji rośnie z liczbą kroków: usuń pętlę",
-    en="the number of operations grows with the number of steps: remove the loop",
+    pl="liczba operacji rośnie z rozmiarem `log_probs`: usuń pętlę",
+    en="the number of operations grows with the size of `log_probs`: remove the loop",
 )
 
 # %% [markdown] lang="pl" exercise="token-log-probs" role="hint"
@@ -1151,18 +1169,26 @@ for edges, segments in ((12, 3), (1, 1), (40, 9), (30, 100)):
         en="segments with scores 1000 apart: exp zeroes a whole segment. Subtract the "
         "maximum of the segment, not of everything",
     )
+    wide = 1000 * score
+    sharp = segment_softmax(wide, segment, segments)
+    for k in segment.unique().tolist():
+        expected = torch.softmax(wide[segment == k], dim=0)
+        assert torch.allclose(sharp[segment == k], expected), say(
+            pl=f"segment {k}: jego oceny są odległe o 1000. Odejmij największą z nich",
+            en=f"segment {k}: its scores are 1000 apart. Subtract the largest of them",
+        )
 segment = torch.tensor([0, 2, 0, 2, 2])
 probe = torch.randn(5, dtype=torch.float64, requires_grad=True)
 assert torch.autograd.gradcheck(
     lambda s: segment_softmax(s, segment, 3), probe, raise_exception=False
 ), say(pl="gradient jest zły", en="the gradient is wrong")
 few, many = (
-    operators(segment_softmax, torch.rand(600), torch.arange(600) % n, n)
+    operators(segment_softmax, torch.rand(2 * n), torch.arange(2 * n) % n, n)
     for n in (3, 300)
 )
 assert few == many, say(
-    pl="liczba operacji rośnie z liczbą segmentów: usuń pętlę",
-    en="the number of operations grows with the number of segments: remove the loop",
+    pl="liczba operacji rośnie z liczbą segmentów albo krawędzi: usuń pętlę",
+    en="the number of operations grows with segments or edges: remove the loop",
 )
 
 # %% [markdown] lang="pl" exercise="segment-softmax" role="hint"
@@ -1281,12 +1307,17 @@ for size, writes in ((2, 3), (6, 4), (5, 40), (50, 60), (9, 1)):
         en="the gradient must reach `base` only in cells that nobody wrote",
     )
 few, many = (
-    operators(scatter_last, torch.zeros(9), torch.arange(n) % 9, torch.rand(n))
-    for n in (5, 100)
+    operators(scatter_last, torch.zeros(n), torch.arange(2 * n) % n, torch.rand(2 * n))
+    for n in (5, 50)
 )
 assert few == many, say(
-    pl="liczba operacji rośnie z liczbą zapisów: usuń pętlę",
-    en="the number of operations grows with the number of writes: remove the loop",
+    pl="liczba operacji rośnie z liczbą zapisów albo komórek: usuń pętlę",
+    en="the number of operations grows with writes or cells: remove the loop",
+)
+unpromised = {"scatter", "scatter_", "index_put", "index_put_", "index_copy", "put"}
+assert not (unpromised | {"index_copy_", "put_"}) & set(many), say(
+    pl="zwykły zapis z powtórzonym indeksem: nikt nie obiecuje, kto wygra",
+    en="a plain write with a repeated index: nobody promises who wins",
 )
 
 # %% [markdown] lang="pl" exercise="scatter-last" role="hint"
