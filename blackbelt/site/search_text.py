@@ -21,7 +21,13 @@ _SKIPPED_TAGS = {
     *("nav", "svg", "math", "script", "style", "form", "button", "progress", "summary", "template"),
 }
 _SKIPPED_CLASSES = {
-    *("headerlink", "md-content__button", "bb-bar", "bb-provenance", "exercise__meta", "nb-label"),
+    "headerlink",
+    "md-content__button",
+    "bb-bar",
+    "bb-provenance",
+    "exercise__meta",
+    "nb-label",
+    "nb-trace",  # repeats the code above it
 }
 _WEIGHTS = {"nb-output": OUTPUT, "highlight": CODE}
 # Elements in the middle of a word or a sentence; all others separate words.
