@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from axe import violations
 from built_site import LANGUAGES, BuiltSite, Server, Visit, lesson_files, localized
 from playwright.sync_api import Browser, Locator, Page, expect
 from search_queries import FILE, Query, load, targets
@@ -249,6 +250,41 @@ def test_fills_a_telephone(visit: Open, scheme: str) -> None:
     page.get_by_role("option").first.click()
     expect(page.locator(".md-search__output")).to_be_hidden()
     window.assert_clean()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "dark")])
+@pytest.mark.parametrize("text", ["magazyn danych", "zzzzqqq", ""])
+def test_axe_finds_nothing_in_the_open_search(
+    visit: Open, width: int, scheme: str, text: str
+) -> None:
+    page = visit(width=width, color_scheme=scheme, reduced_motion="reduce").open("about/")
+    page.keyboard.press("/")
+    if text:
+        ask(page, text, "pl")
+        page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(400)  # the colours of Material's transition are none of the theme's
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("text", ["gradient", "rozgłaszanie", LONG], ids=["one", "two", "long"])
+def test_answers_come_at_once(asking: dict[str, Page], server: Server, text: str) -> None:
+    page = asking["pl"]
+    ask(page, text, "pl")  # what has to be downloaded is there now
+    seconds = page.evaluate(
+        """async ([engine, bundle, text]) => {
+            const found = await (await import(engine)).load(bundle, "pl");
+            await found.find(text);
+            const times = [];
+            for (let i = 0; i < 5; i++) {
+                const began = performance.now();
+                await found.find(text);
+                times.push(performance.now() - began);
+            }
+            return Math.min(...times) / 1000;
+        }""",
+        [f"{server.url}assets/js/search-engine.js", f"{server.url}pagefind/", text],
+    )
+    assert seconds < 0.1
 
 
 def test_is_absent_without_scripts_and_from_files(
