@@ -189,6 +189,21 @@ def test_arrows_choose_and_enter_goes_there(visit: Open, server: Server) -> None
     assert 0 <= place["y"] < 300
 
 
+def test_answers_scroll_with_the_keyboard_and_tab_leaves(visit: Open) -> None:
+    page = visit().open("about/")
+    box(page).focus()
+    ask(page, "gradient", "pl")
+    page.keyboard.press("Tab")
+    expect(page.locator(".md-search__scrollwrap")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(".md-search__output")).to_be_hidden()
+    page.keyboard.press("Shift+Tab")
+    expect(box(page)).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    expect(page.locator(".md-search__output")).to_be_hidden()
+
+
 def test_up_from_the_box_is_the_last_answer_and_back(visit: Open) -> None:
     page = visit().open("about/")
     box(page).focus()
