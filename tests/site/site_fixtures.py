@@ -95,6 +95,11 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def end_headers(self) -> None:
+        # As GitHub Pages does.
+        self.send_header("Cache-Control", "max-age=600")
+        super().end_headers()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         self._log.requests.append((self.path, int(code)))
 
