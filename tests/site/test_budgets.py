@@ -33,7 +33,9 @@ def test_two_lessons_of_a_new_reader(
     asked: list[list[str]] = []
     for lesson in LESSONS[:2]:
         before = len(server.requests)
-        page.goto(server.url + localized(lesson.address, language), wait_until="networkidle")
+        page.goto(server.url + localized(lesson.address, language))
+        page.evaluate("document.fonts.ready.then(() => true)")
+        page.wait_for_load_state("networkidle")
         answers = server.requests[before:]
         asked.append([path for path, code in answers if code == 200 and "/img/" not in path])
     context.close()
