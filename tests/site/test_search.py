@@ -23,7 +23,10 @@ FIRST = 3  # where the answer has to be
 BUDGET = 150_000  # bytes for opening the search and for the first query together
 # What a web server compresses; Pagefind's own files are compressed already.
 TEXTS = {".html", ".css", ".js", ".json"}
-LONG = "RuntimeError: view size is not compatible with input tensor's size and stride"
+LONG = (
+    "RuntimeError: view size is not compatible with input tensor's size and stride (at least one "
+    "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+)
 
 in_both_languages = pytest.mark.parametrize("language", LANGUAGES)
 
