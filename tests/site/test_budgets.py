@@ -1,10 +1,10 @@
 """How many bytes and requests a lesson costs its reader; `benchmarks/site.py` shows the figures."""
 
 import gzip
+from collections.abc import Callable
 
 import pytest
-from built_site import LANGUAGES, BuiltSite, Server, localized, sample_lessons
-from playwright.sync_api import Browser
+from built_site import LANGUAGES, BuiltSite, Server, Visit, localized, sample_lessons
 
 pytest_plugins = ["site_fixtures"]
 
@@ -24,12 +24,10 @@ def weight(site: BuiltSite, path: str) -> int:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_two_lessons_of_a_new_reader(
-    browser: Browser, server: Server, built: BuiltSite, language: str
+    visit: Callable[..., Visit], server: Server, built: BuiltSite, language: str
 ) -> None:
     assert len(LESSONS) >= 2
-    # Not `visit`: its routes switch the browser's cache off.
-    context = browser.new_context()
-    page = context.new_page()
+    page = visit().page
     asked: list[list[str]] = []
     for lesson in LESSONS[:2]:
         before = len(server.requests)
@@ -38,7 +36,6 @@ def test_two_lessons_of_a_new_reader(
         page.wait_for_load_state("networkidle")
         answers = server.requests[before:]
         asked.append([path for path, code in answers if code == 200 and "/img/" not in path])
-    context.close()
     first, second = asked
     assert len(first) <= MOST_REQUESTS, first
     sizes = {path: weight(built, path) for path in first}
