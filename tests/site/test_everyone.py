@@ -98,6 +98,10 @@ def stops(page: Page, key: str = "Tab") -> Iterator[dict[str, Any]]:
     for _ in range(MOST_STOPS):
         page.keyboard.press(key)
         stop: dict[str, Any] | None = page.evaluate(STOP)
+        if stop and (stop["covered"] or not stop["visible"]):
+            # A font or a picture may just have moved it, and tooltips come and go.
+            page.wait_for_timeout(300)
+            stop = page.evaluate(STOP)
         if stop is None:
             return
         yield stop
