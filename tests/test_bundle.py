@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mkdocs.config import load_config
@@ -85,10 +86,11 @@ def test_styles_keep_their_order_and_addresses() -> None:
         ("katex/d.css", "d::before { content: 'url(left/alone)' ; mask: url(/root.svg) }"),
     ]
     text = join_styles(sources, "css")
-    assert re.findall(r"url\(([^)]*)\)", text, re.I) == [
+    found = re.findall(r"url\(([^)]*)\)", text, re.I)
+    assert [unquote(address.strip("'\"")) for address in found] == [
         "../img/x.svg",
-        "'near.svg#part'",
-        '"data:image/svg+xml,<svg/>"',
+        "near.svg#part",
+        "data:image/svg+xml,<svg/>",
         "../img/x.svg",
         "#m",
         "left/alone",
@@ -136,6 +138,35 @@ def test_script_that_fails_is_reported_and_does_not_stop_the_others() -> None:
         "reported nothing is not defined",
         "b",
     ]
+
+
+def test_values_of_scripts_are_kept() -> None:
+    source = r"""
+    const n = 3;
+    log.push(`two  spaces // and ${n + `in  ${ "}" } /* side */`} end`);
+    log.push("a // b" + '/* c */' + /[/"'`]\/\/ /g.source);
+    const half = n / 2 / 1; // a comment
+    log.push(String(half));
+    const twice = (x) => x
+      * 2
+    ;[1, 2].forEach((x) => log.push(String(twice(x))))
+    """
+    assert run(source) == [
+        "two  spaces // and 3in  } /* side */ end",
+        "a // b/* c */[/\"'`]\\/\\/ ",
+        "1.5",
+        "2",
+        "4",
+    ]
+
+
+def test_script_that_is_not_valid_is_reported(config: MkDocsConfig) -> None:
+    (Path(config.docs_dir) / "js/a.js").write_text("const = 1;\n")
+    with pytest.raises(CourseError) as caught:
+        bundle(config, hashed=True)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == ("mkdocs.yml", 8)
+    assert "docs/js/a.js is not valid" in problem.what
 
 
 @pytest.mark.parametrize(

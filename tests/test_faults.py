@@ -775,8 +775,8 @@ CODE = cases(
 # %%
 import json
 
-import pandas as pd
-► import of `pandas`, which is neither in the standard library nor in [tool.blackbelt] imports
+import polars as pl
+► import of `polars`, which is neither in the standard library nor in [tool.blackbelt] imports
 
 === import inside a function
 @title
@@ -1078,11 +1078,11 @@ def test_check(name: str, course: TinyCourse) -> None:
 
 
 def test_a_problem_looks_like_a_compilers(course: TinyCourse) -> None:
-    course.write(BROKEN, TITLE + "# %%\nimport pandas\n")
+    course.write(BROKEN, TITLE + "# %%\nimport polars\n")
     line = TITLE.count("\n") + 2
     assert course.command("check").err.splitlines() == [
-        f"{BROKEN}:{line}: import of `pandas`, which is neither in the standard library nor in "
-        "[tool.blackbelt] imports: torch, numpy, matplotlib, IPython, snippets",
+        f"{BROKEN}:{line}: import of `polars`, which is neither in the standard library nor in "
+        "[tool.blackbelt] imports: torch, numpy, matplotlib, IPython, pandas, seaborn, snippets",
         f"    next: {CHECK}",
         "1 problem",
     ]

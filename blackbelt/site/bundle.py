@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rcssmin
+import minify
 from mkdocs.config.config_options import ExtraScriptValue
 from mkdocs.config.defaults import MkDocsConfig
 
@@ -124,7 +124,7 @@ def join_styles(sources: Sequence[tuple[str, str]], home: str) -> str:
 
 
 def _style(name: str, text: str, home: str) -> str:
-    small = str(rcssmin.cssmin(text))
+    small = _minified("text/css", name, text)
     if found := _FIRST_ONLY.search(_ADDRESS.sub("", small)):
         what = f"docs/{name} has {found[0]}, which cannot be joined with other style sheets"
         raise CourseError([Problem(name, 1, what)])
@@ -146,6 +146,15 @@ def join_scripts(sources: Sequence[tuple[str, str]], home: str) -> str:
     from running, as if it had been loaded alone.
     """
     del home  # Scripts name no files relative to themselves.
+    whole = "(()=>{{try{{{}\n}}catch(error){{reportError(error)}}}})();"
     return "".join(
-        f"(()=>{{try{{{text}\n}}catch(error){{reportError(error)}}}})();\n" for _, text in sources
+        _minified("application/javascript", name, whole.format(text)) + ";\n"
+        for name, text in sources
     )
+
+
+def _minified(kind: str, name: str, text: str) -> str:
+    try:
+        return str(minify.string(kind, text)).rstrip(";")
+    except minify.MinifyError as error:
+        raise CourseError([Problem(name, 1, f"docs/{name} is not valid: {error}")]) from None

@@ -258,6 +258,8 @@ class BlackbeltPlugin(JupyterPlugin):
         site = Path(config.site_dir)
         for made in self._bundles:
             utils.write_file(made.content.encode(), str(site / made.address))
+        if offline.asked():
+            return
         if self._serving:
             self._indexer.want(site)
             return

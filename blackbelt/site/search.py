@@ -116,6 +116,9 @@ def _replace(target: Path, bundle: Path) -> None:
 
     What the older one has under other names stays: a browser that has begun with it goes on.
     """
+    if not target.exists():
+        shutil.move(bundle, target)
+        return
     files = [path for path in bundle.rglob("*") if path.is_file()]
     # What says what to load comes when all that is there.
     for path in sorted(files, key=lambda path: path.suffix == ".json"):

@@ -147,7 +147,9 @@ def test_first_visit_asks_for_few_files(
     asked = [r for r in server.requests[before:] if not any(part in r[0] for part in text)]
     assert (f"{built.prefix}{lesson.address}", 200) in asked
     assert {status for _, status in asked} == {200}
-    assert len(asked) == len(set(asked))
+    # Chromium asks for the icon on its own terms: when it is busy, twice.
+    ours = [r for r in asked if "favicon" not in r[0]]
+    assert len(ours) == len(set(ours))
     assert len(asked) <= MOST_REQUESTS, "\n".join(sorted(path for path, _ in asked))
 
 

@@ -84,7 +84,8 @@ STOP = """() => {
         ring: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1,
         visible: x >= 0 && x <= innerWidth && y >= 0 && y <= innerHeight,
         covered: !top || !(shown.contains(top) || top.contains(shown)),
-        name: (e.ariaLabel || e.title || e.innerText || '').trim(),
+        name: [e.ariaLabel, e.title, e.innerText, e.labels?.[0]?.innerText,
+            e.querySelector('img')?.alt].find(text => text?.trim()),
         number: Number(e.dataset.number),
     };
 }"""
@@ -97,6 +98,10 @@ def stops(page: Page, key: str = "Tab") -> Iterator[dict[str, Any]]:
     for _ in range(MOST_STOPS):
         page.keyboard.press(key)
         stop: dict[str, Any] | None = page.evaluate(STOP)
+        if stop and (stop["covered"] or not stop["visible"]):
+            # A font or a picture may just have moved it, and tooltips come and go.
+            page.wait_for_timeout(300)
+            stop = page.evaluate(STOP)
         if stop is None:
             return
         yield stop
@@ -140,7 +145,8 @@ def test_focus_that_is_not_seen_would_be_noticed(visit: Open) -> None:
 
 def test_keyboard_goes_back_the_same_way(visit: Open) -> None:
     page = visit(reduced_motion="reduce").open("about/")
-    forward = [stop["number"] for stop in stops(page)]
+    # The list of the search is a stop only while it is open, which is after its input.
+    forward = [stop["number"] for stop in stops(page) if "md-search__scroll" not in stop["what"]]
     back = [stop["number"] for stop, _ in zip(stops(page, "Shift+Tab"), forward, strict=False)]
     assert back == forward[::-1]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from axe import violations
 from built_site import LANGUAGES, BuiltSite, Server, Visit, lesson_files, localized
 from playwright.sync_api import Browser, Locator, Page, expect
 from search_queries import FILE, Query, load, targets
@@ -22,7 +23,10 @@ FIRST = 3  # where the answer has to be
 BUDGET = 150_000  # bytes for opening the search and for the first query together
 # What a web server compresses; Pagefind's own files are compressed already.
 TEXTS = {".html", ".css", ".js", ".json"}
-LONG = "RuntimeError: view size is not compatible with input tensor's size and stride"
+LONG = (
+    "RuntimeError: view size is not compatible with input tensor's size and stride (at least one "
+    "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
+)
 
 in_both_languages = pytest.mark.parametrize("language", LANGUAGES)
 
@@ -188,6 +192,21 @@ def test_arrows_choose_and_enter_goes_there(visit: Open, server: Server) -> None
     assert 0 <= place["y"] < 300
 
 
+def test_answers_scroll_with_the_keyboard_and_tab_leaves(visit: Open) -> None:
+    page = visit().open("about/")
+    box(page).focus()
+    ask(page, "gradient", "pl")
+    page.keyboard.press("Tab")
+    expect(page.locator(".md-search__scrollwrap")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.locator(".md-search__output")).to_be_hidden()
+    page.keyboard.press("Shift+Tab")
+    expect(box(page)).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    expect(page.locator(".md-search__output")).to_be_hidden()
+
+
 def test_up_from_the_box_is_the_last_answer_and_back(visit: Open) -> None:
     page = visit().open("about/")
     box(page).focus()
@@ -249,6 +268,41 @@ def test_fills_a_telephone(visit: Open, scheme: str) -> None:
     page.get_by_role("option").first.click()
     expect(page.locator(".md-search__output")).to_be_hidden()
     window.assert_clean()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "dark")])
+@pytest.mark.parametrize("text", ["magazyn danych", "zzzzqqq", ""])
+def test_axe_finds_nothing_in_the_open_search(
+    visit: Open, width: int, scheme: str, text: str
+) -> None:
+    page = visit(width=width, color_scheme=scheme, reduced_motion="reduce").open("about/")
+    page.keyboard.press("/")
+    if text:
+        ask(page, text, "pl")
+        page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(400)  # the colours of Material's transition are none of the theme's
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("text", ["gradient", "rozgłaszanie", LONG], ids=["one", "two", "long"])
+def test_answers_come_at_once(asking: dict[str, Page], server: Server, text: str) -> None:
+    page = asking["pl"]
+    ask(page, text, "pl")  # what has to be downloaded is there now
+    seconds = page.evaluate(
+        """async ([engine, bundle, text]) => {
+            const found = await (await import(engine)).load(bundle, "pl");
+            await found.find(text);
+            const times = [];
+            for (let i = 0; i < 5; i++) {
+                const began = performance.now();
+                await found.find(text);
+                times.push(performance.now() - began);
+            }
+            return Math.min(...times) / 1000;
+        }""",
+        [f"{server.url}assets/js/search-engine.js", f"{server.url}pagefind/", text],
+    )
+    assert seconds < 0.1
 
 
 def test_is_absent_without_scripts_and_from_files(

@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 import pytest
+from axe import violations
 from built_site import (
     LANGUAGES,
     BuiltSite,
@@ -303,3 +304,14 @@ def test_nothing_is_wider_than_the_window(
     page = window.open(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     window.assert_clean()
+
+
+@pytest.mark.parametrize("address", ["api/", "errors/", "tags/", "lessons/4_architecture/"])
+@pytest.mark.parametrize(
+    ("scheme", "width", "language"), [("light", 1280, "pl"), ("dark", 360, "en")]
+)
+def test_axe_finds_nothing(
+    visit: Callable[..., Visit], address: str, scheme: str, width: int, language: str
+) -> None:
+    page = visit(width=width, color_scheme=scheme).open(localized(address, language))
+    assert violations(page) == []

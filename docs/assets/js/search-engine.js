@@ -9,7 +9,8 @@ const EXCERPT = 28;
 const BEFORE = 5;
 // A query of so many words is a pasted text: a page may lack some, and their order counts.
 const PASTED = 5;
-const MOST_TERMS = 12;
+// Each may be another piece of the index to download: of a pasted text the longest words tell enough.
+const MOST_TERMS = 9;
 // Shares of a query's weight that a page must have to be shown although it lacks words.
 const ENOUGH = 0.45;
 
@@ -75,6 +76,9 @@ function excerptOf(tokens, weights, first) {
   if (end < tokens.length) parts.push({ before: "…" });
   return parts;
 }
+
+// Pagefind names records by language and hash.
+const recordOf = (result) => result.id.replace(/^.*_/, "");
 
 class Section {
   constructor(page) {
@@ -175,12 +179,18 @@ class Engine {
   }
 
   async sectionsSaying(term) {
-    const { results } = await this.pagefind.search(term);
-    const known = results.filter((result) => this.pageOf.has(result.id.replace(/^.*_/, "")));
-    if (!known.length) return [];
-    const { content } = await known[0].data();
+    const [whole, begun] = await Promise.all([this.ask(`"${term}"`), this.ask(term)]);
+    if (whole.length || !begun.length) return begun;
+    // No section has the word itself: it is the beginning of one, or Pagefind has shortened it.
+    const { content } = await begun[0].data();
     const tokens = content.split(/\s+/);
-    return known[0].words.some((place) => isMeant(term, tokens[place] ?? "")) ? known : [];
+    return begun[0].words.some((place) => isMeant(term, tokens[place] ?? "")) ? begun : [];
+  }
+
+  // An index that is newer than the map may have sections that it does not know.
+  async ask(term) {
+    const { results } = await this.pagefind.search(term);
+    return results.filter((result) => this.pageOf.has(recordOf(result)));
   }
 
   // Words that few sections have tell most. A word that none has may be the reader's own: half.
@@ -199,7 +209,7 @@ class Engine {
     const sections = new Map();
     for (const [term, results] of found) {
       for (const result of results) {
-        const known = this.pageOf.get(result.id.replace(/^.*_/, ""));
+        const known = this.pageOf.get(recordOf(result));
         if (!pages.has(known)) pages.set(known, new Page(known));
         const page = pages.get(known);
         if (!sections.has(result.id)) sections.set(result.id, new Section(page));

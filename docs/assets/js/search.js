@@ -86,11 +86,16 @@
 
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return;
-    if (event.key === "Escape") close();
-    else if (event.key === "ArrowDown") move(1);
+    if (event.key === "ArrowDown") move(1);
     else if (event.key === "ArrowUp") move(-1);
     else if (event.key === "Enter") follow();
     else return;
+    event.preventDefault();
+  });
+
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    close();
     event.preventDefault();
   });
 
