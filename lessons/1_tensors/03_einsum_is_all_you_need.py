@@ -131,7 +131,7 @@ work_share = 100 * adapter_work / layer_work
 print(f"{layer_work=:,} {adapter_work=:,} {parameter_share=:.1f} {work_share=:.0f}")
 close(adapter(up, down, x), x @ (up @ down).T)
 assert parameter_share < 2
-assert work_share == 150
+assert work_share == 100 * (8 + 16) / 16 == 150
 
 # %% [markdown] lang="pl"
 # Wynik jest poprawny, nie ma wyjątku ani ostrzeżenia. Pytanie tej lekcji: **dlaczego
@@ -431,7 +431,7 @@ def contract(left: Term, right: Term, later: str) -> Term:
 
 
 def rebuilt(equation: str, *operands: Tensor) -> Tensor:
-    """Multiply what `torch.einsum` does; no letter twice within an operand."""
+    """Multiply as `torch.einsum` does; no letter twice within an operand."""
     inputs, output = equation.split("->")
     terms = list(zip(inputs.split(","), operands, strict=True))
     while len(terms) > 1:
@@ -579,17 +579,19 @@ for layer, ours in zip(counted["layer"], counted["formula's order"], strict=True
     assert ours == layer + d * d * r
 
 # %% [markdown] lang="pl"
-# Pomarańczowa linia leży nad niebieską dla każdej liczby tokenów: taki adapter zawsze
-# kosztuje więcej niż jego warstwa, o $d^2 r$. W odwrotnej kolejności jest od niej
-# {{ cheaper:.0f }} razy tańszy.
+# Pomarańczowa linia leży nad niebieską dla każdej liczby tokenów: w kolejności ze wzoru
+# adapter zawsze kosztuje o $d^2 r$ więcej niż jego warstwa. Dla 16 tokenów razem to
+# $(r + t) / t$ kosztu warstwy, czyli {{ work_share:.0f }}%. W odwrotnej kolejności
+# adapter jest od warstwy {{ cheaper:.0f }} razy tańszy.
 #
 # Zostają bajty i czas. Do wyniku dochodzi w pamięci wynik pośredni: $d^2$ liczb albo
 # $r t$ liczb.
 
 # %% [markdown] lang="en"
-# The orange line lies above the blue one for every number of tokens: such an adapter
-# always costs more than its layer, by $d^2 r$. In the reverse order it is
-# {{ cheaper:.0f }} times cheaper than the layer.
+# The orange line lies above the blue one for every number of tokens: in the formula's
+# order the adapter always costs $d^2 r$ more than its layer. For 16 tokens that makes
+# $(r + t) / t$ of the layer's cost, or {{ work_share:.0f }}%. In the reverse order the
+# adapter is {{ cheaper:.0f }} times cheaper than the layer.
 #
 # What remains is bytes and time. On top of the output, memory holds the intermediate
 # result: $d^2$ numbers or $r t$ numbers.
@@ -724,7 +726,7 @@ strict_einsum("or,ri,ti->to", up, down, x)
 # Sprawdźmy ją na wylosowanych równaniach. Ma odmówić dokładnie tam, gdzie PyTorch
 # wykonał ponad dwa razy więcej mnożeń, niż trzeba.
 #
-# Potrzebne minimum też wykona za nas PyTorch. Gdy pakiet `opt_einsum` jest
+# To minimum też może wykonać PyTorch. Gdy pakiet `opt_einsum` jest
 # zainstalowany i włączony, `torch.einsum` pyta go o kolejność, jeśli operandów jest
 # więcej niż dwa. Podstawmy w jego miejsce atrapę, która odpowiada wynikiem funkcji
 # `cheapest`.
@@ -733,7 +735,7 @@ strict_einsum("or,ri,ti->to", up, down, x)
 # Let's check it on the sampled equations. It should refuse exactly where PyTorch has
 # performed more than twice as many multiplications as necessary.
 #
-# PyTorch will run the necessary minimum for us too. When the package `opt_einsum` is
+# PyTorch can run that minimum too. When the package `opt_einsum` is
 # installed and enabled, `torch.einsum` asks it for an order if there are more than two
 # operands. Let's put a stand-in in its place, one that answers with the result of
 # `cheapest`.
@@ -755,7 +757,7 @@ stand_in = SimpleNamespace(
 
 
 def planned(equation: str, *operands: Tensor) -> Tensor:
-    with mock.patch.object(torch.functional, "opt_einsum", stand_in):
+    with mock.patch.object(torch.backends, "opt_einsum", stand_in):
         return torch.einsum(equation, *operands)
 
 
@@ -805,7 +807,9 @@ strict_einsum("ti,ri,or->to", x, down, up)
 assert check_order.cache_info().hits == hits + 1
 
 pasted: dict[str, Any] = {}  # the guard's cell alone, in an empty namespace
-exec("".join(linecache.getlines(strict_einsum.__code__.co_filename)), pasted)
+source = "".join(linecache.getlines(strict_einsum.__code__.co_filename))
+assert source.lstrip().startswith("import functools") and "def plan" not in source
+exec(source, pasted)
 close(pasted["strict_einsum"]("tr,or->to", x[:, :8], up), x[:, :8] @ up.T)
 
 # %% [markdown] lang="pl"
@@ -834,8 +838,8 @@ close(cheap_adapter(up, down, x), adapter(up, down, x))
 # Czego strażnik nie zrobi: widzi jedno wywołanie naraz, więc złej kolejności rozpisanej
 # na dwa wywołania nie wykryje. Liczy koszt od lewej, więc odmówi także tam, gdzie
 # `opt_einsum` znalazłby tańszą kolejność. Nie przyjmie wielokropka, równania bez
-# strzałki, litery o dwóch rozmiarach ani więcej niż sześciu operandów. Wynik
-# sprawdzenia zapamiętuje dla danych kształtów.
+# strzałki, litery o dwóch rozmiarach ani więcej niż sześciu operandów. Udane
+# sprawdzenie zapamiętuje, osobno dla każdych kształtów.
 #
 # > [!NOTE]
 # > Obliczenia w tej lekcji wykonuje procesor. Na GPU (tu niezmierzone) podział liter i
@@ -864,8 +868,8 @@ close(cheap_adapter(up, down, x), adapter(up, down, x))
 # What the guard does not do: it sees one call at a time, so a bad order spelled out in
 # two calls escapes it. It prices the order from the left, so it refuses even where
 # `opt_einsum` would find a cheaper one. It accepts no ellipsis, no equation without an
-# arrow, no letter with two sizes, and no more than six operands. It remembers the
-# outcome of a check for given shapes.
+# arrow, no letter with two sizes, and no more than six operands. A check that
+# passes is remembered, for each combination of shapes apart.
 #
 # > [!NOTE]
 # > Everything in this lesson runs on the CPU. On a GPU (not measured here) the groups of
