@@ -20,7 +20,8 @@ from tiny import TITLE, Done, TinyCourse
 from blackbelt import provision, watch
 from blackbelt.durations import longest_first
 
-SECONDS = 60.0
+# A busy machine takes half a minute to import torch and what draws.
+SECONDS = 180.0
 FIRST, SECOND = "lessons/1_first/01_first.py", "lessons/2_second/02_second.py"
 # A lesson that says where it is, starts what tries to stay, and then waits to be ended.
 STAYS = """\
