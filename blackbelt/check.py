@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from blackbelt.check_code import check_code, check_collisions, snippet_names
+from blackbelt.check_code import check_code, check_collisions, check_snippets, snippet_names
 from blackbelt.check_pages import check_pages
 from blackbelt.check_prose import Link, check_links, check_prose, heading_addresses, links
 from blackbelt.course import Course
@@ -35,6 +35,7 @@ def check(course: Course, lessons: tuple[Lesson, ...]) -> tuple[Problem, ...]:
         All problems, those of reading included, in the order of files and lines.
     """
     problems = {*course.problems, *check_pages(course.project)}
+    problems.update(check_snippets(course.snippets))
     broken = frozenset(problem.path for problem in course.problems)
     examined = {lesson.path: _remembered(course, lesson) for lesson in course.lessons}
     addresses = {path: found.addresses for path, found in examined.items()}

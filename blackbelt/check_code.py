@@ -125,3 +125,13 @@ def check_collisions(lesson: Lesson, sources: dict[str, str]) -> Iterator[Proble
         for name in sorted(code_facts.defined(code_facts.parse(cell.source)) & owners.keys()):
             what = f"`{name}` is also a name of snippets/{owners[name]}.py; call it something else"
             yield Problem(lesson.path, cell.line, what)
+
+
+def check_snippets(sources: dict[str, str]) -> Iterator[Problem]:
+    """A notebook holds copies of several modules in one namespace: each name has one owner."""
+    owners: dict[str, str] = {}
+    for module, source in sorted(sources.items()):
+        for name, line in sorted(code_facts.lines_of_definitions(source).items()):
+            if (owner := owners.setdefault(name, module)) != module:
+                what = f"`{name}` is also a name of snippets/{owner}.py; call it something else"
+                yield Problem(f"snippets/{module}.py", line, what)

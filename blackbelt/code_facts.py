@@ -89,6 +89,19 @@ def defined(tree: ast.Module) -> set[str]:
     return names
 
 
+def lines_of_definitions(source: str) -> dict[str, int]:
+    """Names as in `defined`, with the line of the statement that defines each first.
+
+    Raises:
+        SyntaxError: the source is not Python.
+    """
+    lines: dict[str, int] = {}
+    for node in parse(source).body:
+        for name in defined(ast.Module([node], [])):
+            lines.setdefault(name, node.lineno)
+    return lines
+
+
 def bound_by_imports(tree: ast.Module) -> set[str]:
     """Names that imports at the top level of a module or cell bind."""
     return {

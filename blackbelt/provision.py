@@ -25,6 +25,8 @@ from blackbelt import leftovers
 NAME = "blackbelt"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
+# Of the path of a socket, with its end: 108 bytes on Linux, 104 on macOS (sys/un.h).
+_LONGEST_SOCKET = 103
 
 
 class Warm:
@@ -38,7 +40,9 @@ class Warm:
     def __init__(self, *, preloaded: bool) -> None:
         self.preloaded = preloaded
         # The process removes it, too, in case this one is killed.
-        self._folder = tempfile.TemporaryDirectory(prefix="blackbelt-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="blackbelt-", dir=_parent(), ignore_cleanup_errors=True
+        )
         self.folder = Path(self._folder.name)
         self.socket = str(self.folder / "socket")
         listener = socket.socket(socket.AF_UNIX)
@@ -87,6 +91,13 @@ class Warm:
             self._process.kill()
             self._process.wait()
         self._folder.cleanup()
+
+
+def _parent() -> str:
+    """The system's folder of temporary files, or /tmp where sockets in it had too long a name."""
+    folder = tempfile.gettempdir()
+    longest = Path(folder, "blackbelt-xxxxxxxx", "kxxxxxxxx", "kernel-ipc-5")
+    return folder if len(os.fsencode(longest)) <= _LONGEST_SOCKET else "/tmp"
 
 
 _lock = threading.Lock()

@@ -18,8 +18,8 @@ from snippets.figures import BLUE, GRAY, ORANGE, RED, show_figure
 
 _ROWS = 3.6  # height of one picture: two operands and their result
 _CELL = 0.66  # inches, room for the words under a cell
-_FONT = 9.0
-_LEFT = 0.95  # room for the words left of a picture
+_SHAPE_FONT = 9.0
+_MARGIN = 0.95  # room for the words left of a picture
 _STRIDE = "stride"
 
 
@@ -48,7 +48,7 @@ def _dimensions(x: torch.Tensor, other: torch.Tensor) -> list[_Dimension]:
 
 
 def _write(ax: Axes, x: float, y: float, text: str, *, gray: bool = False) -> None:
-    put = ax.text(x, y, text, fontsize=_FONT, family="monospace")
+    put = ax.text(x, y, text, fontsize=_SHAPE_FONT, family="monospace")
     put.set(ha="center", va="center")
     if gray:
         put.set(color=GRAY)
@@ -77,7 +77,7 @@ def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> None:
         _write(ax, left + 0.45, y + 0.3, "ab"[row])
         _write(ax, left + 0.45, y + 0.82, _STRIDE, gray=True)
         for at, dim in enumerate(dimensions):
-            x = left + _LEFT + at
+            x = left + _MARGIN + at
             _box(ax, x, y, BLUE if dim.exists else GRAY, dashed=not dim.exists)
             _write(ax, x + 0.5, y + 0.3, str(dim.size), gray=not dim.exists)
             if dim.stride == 0:
@@ -86,8 +86,8 @@ def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> None:
     for at, (one, two) in enumerate(zip(*operands, strict=True)):
         fits = one.size == two.size or 1 in (one.size, two.size)
         size = two.size if one.size == 1 else one.size
-        _box(ax, left + _LEFT + at, 2.7, BLUE if fits else RED)
-        _write(ax, left + _LEFT + 0.5 + at, 3.0, str(size) if fits else "≠")
+        _box(ax, left + _MARGIN + at, 2.7, BLUE if fits else RED)
+        _write(ax, left + _MARGIN + 0.5 + at, 3.0, str(size) if fits else "≠")
     _write(ax, left + 0.45, 3.0, "a + b")
 
 
@@ -106,7 +106,7 @@ def show_alignment(
     left = 0.0
     for a, b in pairs:
         _picture(ax, left, a, b)
-        left += max(a.dim(), b.dim()) + _LEFT + 0.4
+        left += max(a.dim(), b.dim()) + _MARGIN + 0.4
     ax.set_xlim(-0.1, left - 0.3)
     ax.set_ylim(_ROWS, 0)
     fig.set_size_inches(min(7.2, left * _CELL), _ROWS * 0.52)

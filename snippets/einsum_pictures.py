@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from snippets.figures import BLUE, GRAY, GREEN, ORANGE, show_figure
 
-_POLISH = {"intermediate result": "wynik pośredni", "output": "wynik"}
+_ORDER_POLISH = {"intermediate result": "wynik pośredni", "output": "wynik"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class _Style:
+class _Look:
     width: float = 7.2  # inches, all that a page has
     row_height: float = 2.1  # inches for one order
     thinnest: float = 0.03  # of the longest side
@@ -44,7 +44,7 @@ class _Style:
     font: float = 9.0
 
 
-_STYLE = _Style()
+_LOOK = _Look()
 
 
 @dataclass
@@ -56,19 +56,19 @@ class _Pen:
     top: float
     at: float = 0.0
 
-    def note(self, x: float, y: float, text: str, size: float = _STYLE.font) -> None:
+    def note(self, x: float, y: float, text: str, size: float = _LOOK.font) -> None:
         label = self.ax.text(x, y, text, color=GRAY, fontsize=size)
         label.set(ha="center", va="center")
 
     def sign(self, text: str) -> None:
-        self.note(self.at + _STYLE.gap / 2, self.top + 0.5, text, size=14)
-        self.at += _STYLE.gap
+        self.note(self.at + _LOOK.gap / 2, self.top + 0.5, text, size=14)
+        self.at += _LOOK.gap
 
     def matrix(self, rows: int, columns: int, colour: str, name: str = "") -> None:
         high, wide = (
-            max(side / self.longest, _STYLE.thinnest) for side in (rows, columns)
+            max(side / self.longest, _LOOK.thinnest) for side in (rows, columns)
         )
-        slot = max(wide, _STYLE.slot)
+        slot = max(wide, _LOOK.slot)
         corner = (self.at + (slot - wide) / 2, self.top + (1 - high) / 2)
         box = Rectangle(corner, wide, high, fc=colour, ec=GRAY, lw=0.8)
         self.ax.add_patch(box)
@@ -89,7 +89,7 @@ class _Pen:
         number = f"{product.multiplications:,}"
         text = f"{number} multiplications"
         self.note((start + self.at) / 2, self.top - 0.12, text)
-        self.at += 2 * _STYLE.gap
+        self.at += 2 * _LOOK.gap
         return text, "mnożenia: " + number.replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
@@ -105,16 +105,16 @@ def orders_figure(
     Returns:
         The figure, and Polish for its texts.
     """
-    fig, ax = plt.subplots(figsize=(_STYLE.width, _STYLE.row_height * len(orders)))
+    fig, ax = plt.subplots(figsize=(_LOOK.width, _LOOK.row_height * len(orders)))
     ax.axis("off")
     longest = max(
         max(p.rows, p.inner, p.columns) for row in orders.values() for p in row
     )
-    polish = dict(_POLISH)
+    polish = dict(_ORDER_POLISH)
     right = 0.0
     for i, (name, products) in enumerate(orders.items()):
         pen = _Pen(ax, longest, top=2.0 * i)
-        title = ax.text(0, pen.top - 0.34, name, fontsize=_STYLE.font)
+        title = ax.text(0, pen.top - 0.34, name, fontsize=_LOOK.font)
         title.set(family="monospace", color=GRAY)
         made: tuple[int, int] | None = None
         for step, product in enumerate(products):
@@ -125,12 +125,12 @@ def orders_figure(
             text, pl = pen.product(product, (*operands, result))
             polish[text] = pl
             made = (product.rows, product.columns)
-        right = max(right, pen.at - 2 * _STYLE.gap)
-    names = zip(("operand", *_POLISH), (BLUE, ORANGE, GREEN), strict=True)
+        right = max(right, pen.at - 2 * _LOOK.gap)
+    names = zip(("operand", *_ORDER_POLISH), (BLUE, ORANGE, GREEN), strict=True)
     keys = [
         Rectangle((0, 0), 1, 1, fc=fill, ec=GRAY, label=name) for name, fill in names
     ]
-    fig.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=_STYLE.font)
+    fig.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=_LOOK.font)
     ax.set(xlim=(-0.05, right + 0.05), ylim=(2.0 * len(orders) - 0.5, -0.5))
     ax.set_aspect("equal")
     return fig, polish

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axis import Axis
 from matplotlib.collections import Collection, QuadMesh
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -29,6 +30,10 @@ PURPLE, TEAL, OLIVE, GRAY = "#9a52a2", "#629396", "#93975a", "#6a6c76"
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, OLIVE, GRAY)
 # For areas under dark text; as lines they would be too light for a white page.
 SKY, YELLOW = "#56b4e9", "#c9a800"
+# Cells of memory by their values: light enough for numbers in ink, dark enough to stand
+# out from a white page.
+RAMP = LinearSegmentedColormap.from_list("cells", [SKY, "#6fc3a0", YELLOW, ORANGE])
+INK = "#14181d"
 
 plt.rcParams.update(
     {

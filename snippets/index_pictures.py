@@ -9,17 +9,13 @@ from dataclasses import dataclass
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from snippets.figures import BLUE, GRAY, ORANGE, PURPLE, SKY, YELLOW
+from snippets.figures import BLUE, GRAY, INK, ORANGE, PURPLE, RAMP, SKY
 
-# Light enough for dark numbers, dark enough to stand out from a white page.
-_RAMP = LinearSegmentedColormap.from_list("cells", [SKY, "#6fc3a0", YELLOW, ORANGE])
-_INK = "#14181d"
-_FONT = 9.0
+_CELL_FONT = 9.0
 _ARROWS = (BLUE, ORANGE, PURPLE)
 _ARROW = {"arrowstyle": "-|>", "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
 
@@ -40,7 +36,7 @@ class Read:
 
 
 def _text(ax: Axes, x: float, y: float, text: str) -> None:
-    ax.text(x, y, text, fontsize=_FONT, family="monospace", va="center")
+    ax.text(x, y, text, fontsize=_CELL_FONT, family="monospace", va="center")
 
 
 def _cell(
@@ -49,12 +45,12 @@ def _cell(
     """Draw a cell; one without a fill has a dashed frame."""
     line = (0, (2, 2)) if fill == "none" else "-"
     ax.add_patch(Rectangle((x, y), 1, 1, fc=fill, ec=GRAY, lw=1.2, ls=line))
-    number = ax.text(x + 0.5, y + 0.53, text, fontsize=_FONT, family="monospace")
+    number = ax.text(x + 0.5, y + 0.53, text, fontsize=_CELL_FONT, family="monospace")
     number.set(ha="center", va="center")
     if fill != "none":
         # The dark page lightens texts by the ids that matplotlib gives them. A number
         # on a coloured cell has to stay dark, so it has an id of its own.
-        number.set(color=_INK, gid=f"cell-{x:.2f}-{y:.2f}")
+        number.set(color=INK, gid=f"cell-{x:.2f}-{y:.2f}")
 
 
 def _grid(x: Tensor) -> list[list[float]]:
@@ -93,14 +89,14 @@ def reads_figure(
         for row, values in enumerate(_grid(x)):
             for column, value in enumerate(values):
                 cell = row * columns + column
-                fill = _RAMP(cell / (x.numel() - 1)) if cell in used else "none"
+                fill = RAMP(cell / (x.numel() - 1)) if cell in used else "none"
                 _cell(ax, column, top + 1 + row, f"{value:g}", fill)
         for row, values in enumerate(_grid(read.index)):
             for column, value in enumerate(values):
                 _cell(ax, index_at + column, top + 1 + row, f"{value:g}", "none")
         for row, values in enumerate(_grid(read.cells)):
             for column, value in enumerate(values):
-                fill = _RAMP(value / (x.numel() - 1))
+                fill = RAMP(value / (x.numel() - 1))
                 shown = f"{float(x.flatten()[int(value)]):g}"
                 _cell(ax, result_at + column, top + 1 + row, shown, fill)
     _frame(ax, width, height)

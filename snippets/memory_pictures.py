@@ -14,15 +14,10 @@ from dataclasses import dataclass
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from snippets.figures import BLUE, GRAY, ORANGE, PURPLE, SKY, YELLOW, show_figure
-
-# Light enough for dark numbers, dark enough to stand out from a white page.
-_RAMP = LinearSegmentedColormap.from_list("values", [SKY, "#6fc3a0", YELLOW, ORANGE])
-_INK = "#14181d"
+from snippets.figures import BLUE, GRAY, INK, PURPLE, RAMP, show_figure
 
 _LEFT = "as you index it"
 _RIGHT = "in memory (addresses: bytes, offset: elements)"
@@ -97,7 +92,7 @@ class _Canvas:
 
     def cell(self, x: float, y: float, value: float, *, used: bool = True) -> None:
         """Draw a cell with its value; one that the tensor does not use stays empty."""
-        fill = _RAMP(self.ranks[value]) if used else "none"
+        fill = RAMP(self.ranks[value]) if used else "none"
         line = "-" if used else (0, (2, 2))
         box = Rectangle((x, y), 1, 1, fc=fill, ec=GRAY, lw=1.2, ls=line, clip_on=False)
         self.ax.add_patch(box)
@@ -106,7 +101,7 @@ class _Canvas:
         if used:
             # The dark page lightens texts by the ids that matplotlib gives them. A
             # number on a coloured cell has to stay dark, so it has an id of its own.
-            number.set(color=_INK, gid=f"cell-{x:.3f}-{y:.3f}")
+            number.set(color=INK, gid=f"cell-{x:.3f}-{y:.3f}")
 
     def tensor(
         self, x: torch.Tensor, name: str, top: float, runs: Sequence[tuple[int, int]]

@@ -1088,6 +1088,18 @@ def test_a_problem_looks_like_a_compilers(course: TinyCourse) -> None:
     ]
 
 
+def test_two_modules_of_helpers_share_no_name(course: TinyCourse) -> None:
+    helpers = course.root / "snippets"
+    (helpers / "one.py").write_text("import json\n\n_GAP = json.loads('1')\n")
+    (helpers / "two.py").write_text("import json\n\nSIDE = 2\n_GAP = json.loads('2')\n")
+    course.write(GOOD, GOOD_LESSON)
+    assert course.command("check").err.splitlines() == [
+        "snippets/two.py:4: `_GAP` is also a name of snippets/one.py; call it something else",
+        f"    next: {CHECK}",
+        "1 problem",
+    ]
+
+
 def test_sound_lessons_have_no_problems(course: TinyCourse) -> None:
     course.write(BROKEN, "\n".join(CELLS.values()))
     course.write(GOOD, GOOD_LESSON)

@@ -7,8 +7,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -61,8 +63,8 @@ class Build:
     """`blackbelt run` as a process, and everything that descends from it."""
 
     def __init__(self, course: TinyCourse, *arguments: str, **variables: str) -> None:
-        self._folder = course.root / "tmp"
-        self._folder.mkdir(exist_ok=True)
+        # Not in pytest's folder: with its name, those of sockets could be too long for it.
+        self._folder = Path(tempfile.mkdtemp(prefix="kernels-"))
         self._log = (course.root / "build.log").open("w+", encoding="utf-8")
         self._seen: set[psutil.Process] = set()
         self.process = psutil.Popen(
@@ -110,6 +112,7 @@ class Build:
                 process.kill()
         self.process.wait()
         self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -311,6 +314,18 @@ def test_a_command_leaves_nothing_running(course: TinyCourse, builds: list[Build
     assert build.process.returncode == 0, build.text()
     assert not build.alive()
     assert not build.folders()
+
+
+def test_temporary_folder_with_a_long_name(
+    course: TinyCourse, tmp_path: Path, builds: list[Build]
+) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    course.write(FIRST, TITLE + "# %%\nx = 1\n")
+    builds.append(build := Build(course, TMPDIR=str(folder)))
+    build.process.wait(SECONDS)
+    assert build.process.returncode == 0, build.text()
+    assert not list(folder.glob("blackbelt-*"))
 
 
 def test_the_longest_lesson_begins_first(course: TinyCourse) -> None:

@@ -272,7 +272,7 @@ def test_what_is_not_a_lesson_shows_too(served: Served) -> None:
     before = served.page("about/")
     served.write("docs/assets/css/blackbelt.css", "body { color: black }")
     served.reload("about/", before)
-    assert served.get("assets/css/bundle.css").startswith("body{color:black}")
+    assert served.get("assets/css/bundle.css").startswith("body{color:#000}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -1382,6 +1382,7 @@ def odd_view(rng: random.Random) -> Tensor:
     return x
 
 
+torch.manual_seed(2)
 walk_check(numbers(2, 3), numbers(3, 2).t())
 walk_check(numbers(2, 1), numbers(3))
 walk_check(numbers(0, 3), numbers(1, 3))

@@ -201,9 +201,8 @@ print(versions)
 assert versions == {"x": 1, "x[:2]": 1, "x.detach()": 1, "x.data": 0}
 assert all(handle[0] == 1 for handle in handles.values())  # one memory
 
+
 # %% fold=true
-
-
 def draw_handles(owners: Mapping[str, Tensor]) -> None:
     """Draw which handles lead to which counter; all lead to one storage."""
     fig, ax = plt.subplots(figsize=(7.2, 2.5))

@@ -975,7 +975,7 @@ for shape, spec, known, expected in cases:
 # their own.
 
 
-# %% exercise="better-match" role="wrong" says="annotation “batch batch”"
+# %% exercise="better-match" role="wrong" says="batch batch"
 def match_spec(shape: Sequence[int], spec: str, sizes: dict[str, int]) -> bool:
     # Looks only at names known before: a name repeated in one annotation slips through.
     names = spec.split()

@@ -228,7 +228,7 @@ def test_map_is_for_the_eye_and_out_of_the_way_of_the_keyboard(
 def test_outcomes_are_those_of_the_lesson(built: BuiltSite, language: str) -> None:
     lesson = next(x for x in load_course(project()).lessons if x.number == "01")
     html = text(built, localized("lessons/1_tensors/", language))
-    [details] = re.findall(r'<details class="bb-learnt">(.*?)</details>', html, re.S)
+    details = re.findall(r'<details class="bb-learnt">(.*?)</details>', html, re.S)[0]
     items = re.findall(r"<li>(.*?)</li>", details, re.S)
     assert len(items) == 4
     source = " ".join(lesson.source.replace("\n#", " ").split())
