@@ -17,6 +17,7 @@ from blackbelt.check_prose import Link, check_links, check_prose, heading_addres
 from blackbelt.course import Course
 from blackbelt.lesson import Lesson
 from blackbelt.problems import Problem
+from blackbelt.web_links import check_hand_written, check_web
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def check(course: Course, lessons: tuple[Lesson, ...]) -> tuple[Problem, ...]:
         All problems, those of reading included, in the order of files and lines.
     """
     problems = {*course.problems, *check_pages(course.project)}
+    problems.update(check_hand_written(course.project))
     problems.update(check_snippets(course.snippets))
     broken = frozenset(problem.path for problem in course.problems)
     examined = {lesson.path: _remembered(course, lesson) for lesson in course.lessons}
@@ -77,6 +79,7 @@ def _examine(course: Course, lesson: Lesson) -> Examined:
         *check_prose(lesson),
         *check_code(lesson, course.project, names),
         *check_collisions(lesson, course.snippets),
+        *check_web(lesson),
     ]
     return Examined(tuple(problems), heading_addresses(lesson), tuple(links(lesson)))
 

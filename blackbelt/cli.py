@@ -1,4 +1,4 @@
-"""The command line: `blackbelt serve`, `build`, `check`, `run`, `new`."""
+"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `new`."""
 
 import argparse
 import os
@@ -74,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, such as tcp://host:8786"
     )
+    links = add("links", _links, "list the links to the web")
+    links.add_argument("--external", action="store_true", help="ask the web whether they work")
     new = add("new", _new, "write the skeleton of a lesson")
     new.add_argument("module", help="folder of the module, such as 3_data")
     new.add_argument("name", help="number and slug, such as 15_iterable_dataset")
@@ -189,6 +191,24 @@ def _twice(
     for note in compared.notes:
         print(note)
     return list(compared.problems)
+
+
+def _links(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.course import load_course
+    from blackbelt.web_links import of_course
+
+    links = of_course(load_course(project))
+    if not options.external:
+        for link in sorted(links):
+            print(f"{link.path}:{link.line}: {link.address}")
+        return 0
+    from blackbelt.reach import check_reach
+
+    problems, notes = check_reach(links)
+    for note in notes:
+        print(note)
+    print(f"{len({link.address for link in links})} addresses, {len(problems)} broken links")
+    return _report(problems)
 
 
 def _new(options: argparse.Namespace, project: Project) -> int:

@@ -434,10 +434,9 @@ show_figure(
 # wyjątek, a jeśli nie, gradient policzony ze zmienionej liczby: dla `h ** 2` i zapisu przez
 # `data` wyszło {{ wrong_square:.0f }} zamiast {{ right_square:.0f }}.
 #
-# W źródłach PyTorcha wersję zapisuje i porównuje klasa `SavedVariable`
-# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)),
-# a o tym, co operacja zapamiętuje, decyduje jej wzór w pliku
-# [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
+# W źródłach PyTorcha wersję zapisuje i porównuje klasa `SavedVariable` (plik
+# `saved_variable.cpp`), a o tym, co operacja zapamiętuje, decyduje jej wzór w pliku
+# `derivatives.yaml`.
 #
 # Tabela dotyczy zapisów, po których nikt już zmienionego tensora nie czyta. Blok z początku
 # lekcji odpada na wcześniejszym pytaniu: **czy przejście w przód jeszcze ten tensor
@@ -450,10 +449,9 @@ show_figure(
 # write through `data` it came out as {{ wrong_square:.0f }} instead of
 # {{ right_square:.0f }}.
 #
-# In PyTorch's source the class `SavedVariable` stores and compares the version
-# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)),
-# and what an operation saves is decided by its formula in
-# [derivatives.yaml](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
+# In PyTorch's source the class `SavedVariable` stores and compares the version (in
+# `saved_variable.cpp`), and what an operation saves is decided by its formula in
+# `derivatives.yaml`.
 #
 # The table is about writes after which nobody reads the changed tensor any more. The block
 # from the beginning fails an earlier question: **will the forward pass still read this
@@ -1027,7 +1025,9 @@ assert "is at version 1; expected version 0" in message
 #
 # Wcześniej: [indeksowanie zaawansowane](04_advanced_indexing.py), czyli zapisy z
 # powtórzonym indeksem. Dalej: [einops](06_einops.py). Dokumentacja:
-# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
+# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Źródła:
+# [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp),
+# [`derivatives.yaml`](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
 #
 # ## Pasy: sprawdź się
 
@@ -1045,7 +1045,9 @@ assert "is at version 1; expected version 0" in message
 #
 # Before this: [advanced indexing](04_advanced_indexing.py), on writes with repeated
 # indices. Next: [einops](06_einops.py). Documentation:
-# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html).
+# [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Source:
+# [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp),
+# [`derivatives.yaml`](https://github.com/pytorch/pytorch/blob/v2.15.0/tools/autograd/derivatives.yaml).
 #
 # ## Belts: test yourself
 

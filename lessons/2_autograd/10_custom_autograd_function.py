@@ -492,24 +492,16 @@ for tanh in (Tanh, PinnedTanh):
 # przejście nie zgłasza wyjątku.
 #
 # W źródłach: `THPFunction_apply` tworzy węzeł, `PyNode::apply` sprawdza liczbę gradientów,
-# a `unpack_saved_variables` wykrywa drugie przejście
-# ([python_function.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp));
-# `validate_outputs` sprawdza typ, urządzenie i kształt
-# ([engine.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp)), a wersję
-# – `SavedVariable::unpack`
-# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)).
+# a `unpack_saved_variables` wykrywa drugie przejście (plik `python_function.cpp`); `validate_outputs` sprawdza typ,
+# urządzenie i kształt (`engine.cpp`), a wersję – `SavedVariable::unpack` (`saved_variable.cpp`).
 
 # %% [markdown] lang="en"
 # The attribute bypasses both safeguards: the gradient is {{ corrupted:.0f }} instead of {{ intended:.2f }}, and
 # a second pass raises no error.
 #
 # In the source: `THPFunction_apply` makes the node, `PyNode::apply` counts gradients, and
-# `unpack_saved_variables` catches a second pass
-# ([python_function.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp));
-# `validate_outputs` checks type, device and shape
-# ([engine.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp)), and
-# `SavedVariable::unpack` the version
-# ([saved_variable.cpp](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp)).
+# `unpack_saved_variables` catches a second pass (in `python_function.cpp`); `validate_outputs` checks type, device and
+# shape (`engine.cpp`), and `SavedVariable::unpack` the version (`saved_variable.cpp`).
 
 # %% [markdown] lang="pl"
 # ## Zbuduj własną taśmę
@@ -1097,6 +1089,9 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 #   [Extending torch.func](https://docs.pytorch.org/docs/2.15/notes/extending.func.html),
 #   [Gradcheck mechanics](https://docs.pytorch.org/docs/2.15/notes/gradcheck.html),
 #   [torch.library](https://docs.pytorch.org/docs/2.15/library.html).
+# - Źródła: [`python_function.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp),
+#   [`engine.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp),
+#   [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp).
 
 # %% [markdown] lang="en"
 # ## Belts
@@ -1111,6 +1106,9 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 #   [Extending torch.func](https://docs.pytorch.org/docs/2.15/notes/extending.func.html),
 #   [Gradcheck mechanics](https://docs.pytorch.org/docs/2.15/notes/gradcheck.html),
 #   [torch.library](https://docs.pytorch.org/docs/2.15/library.html).
+# - Source: [`python_function.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp),
+#   [`engine.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp),
+#   [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp).
 
 # %% [markdown] lang="pl" exercise="straight-through" role="prompt" belt="white" minutes=5
 # ### Gradient przez zaokrąglenie

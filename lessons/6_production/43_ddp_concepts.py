@@ -647,7 +647,7 @@ show_figure(
 #
 # Domyślne progi to 1 MiB dla pierwszego kubełka, by wysyłka ruszyła wcześnie, i 25 MiB dla pozostałych. Kubełek zamyka się, gdy osiągnie próg, więc może go przekroczyć: nasz pierwszy ma {{ layer_bytes }} B. Jawne `bucket_cap_mb` ustala także próg pierwszego kubełka. Dlatego `bucket_cap_mb=25` nie odtwarza ustawień domyślnych: małego pierwszego kubełka nie ma i cały nasz model czeka na ostatni gradient.
 #
-# Kod: [`Reducer::prepare_for_backward`, `Reducer::autograd_hook` i `Reducer::rebuild_buckets`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp) w pliku `reducer.cpp` oraz [`_pre_forward`, `_post_forward` i `_BucketCapacityConfig`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py) w pliku `distributed.py`. Uzbraja metoda `_post_forward`, kubełki przebudowuje `_pre_forward`.
+# Kod: `Reducer::prepare_for_backward`, `Reducer::autograd_hook` i `Reducer::rebuild_buckets` w pliku `reducer.cpp` oraz `_pre_forward`, `_post_forward` i `_BucketCapacityConfig` w pliku `distributed.py`. Uzbraja metoda `_post_forward`, kubełki przebudowuje `_pre_forward`.
 #
 # Zostały bufory, np. średnie w warstwie `BatchNorm1d`. Niech ranga 0 widzi same dziesiątki, a ranga 1 same dwudziestki.
 
@@ -656,7 +656,7 @@ show_figure(
 #
 # The default thresholds are 1 MiB for the first bucket, so that sending starts early, and 25 MiB for the others. A bucket closes once it reaches its threshold, so it may exceed it: our first one has {{ layer_bytes }} B. An explicit `bucket_cap_mb` sets the threshold of the first bucket too. So `bucket_cap_mb=25` does not restore the defaults: there is no small first bucket, and our whole model waits for the last gradient.
 #
-# Source: [`Reducer::prepare_for_backward`, `Reducer::autograd_hook` and `Reducer::rebuild_buckets`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp) in the file `reducer.cpp`, and [`_pre_forward`, `_post_forward` and `_BucketCapacityConfig`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py) in the file `distributed.py`. The method `_post_forward` arms, `_pre_forward` rebuilds the buckets.
+# Source: `Reducer::prepare_for_backward`, `Reducer::autograd_hook` and `Reducer::rebuild_buckets` in the file `reducer.cpp`, and `_pre_forward`, `_post_forward` and `_BucketCapacityConfig` in the file `distributed.py`. The method `_post_forward` arms, `_pre_forward` rebuilds the buckets.
 #
 # One kind of state remains: buffers, such as the means in the layer `BatchNorm1d`. Let rank 0 see nothing but tens, and rank 1 nothing but twenties.
 
@@ -1258,7 +1258,7 @@ assert list(guarded.values()) == [
 # - odczytać z osi czasu, który kubełek rusza i na co czeka,
 # - wykryć repliki, które się rozjechały.
 #
-# Poprzednia lekcja to 42 (składanie BatchNorm i kwantyzacja), następna to 44 (FSDP2). Jak powstaje gradient, który DDP wysyła, pokazuje [lekcja o własnej funkcji autogradu](../2_autograd/10_custom_autograd_function.py). Dokumentacja: [DDP](https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html), [opis budowy DDP](https://docs.pytorch.org/docs/stable/notes/ddp.html), [`torchrun`](https://docs.pytorch.org/docs/stable/elastic/run.html). Pułapka z życia: [trening RL bez redukcji](https://github.com/jingyaogong/minimind/issues/853).
+# Poprzednia lekcja to 42 (składanie BatchNorm i kwantyzacja), następna to 44 (FSDP2). Jak powstaje gradient, który DDP wysyła, pokazuje [lekcja o własnej funkcji autogradu](../2_autograd/10_custom_autograd_function.py). Dokumentacja: [DDP](https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html), [opis budowy DDP](https://docs.pytorch.org/docs/stable/notes/ddp.html), [`torchrun`](https://docs.pytorch.org/docs/stable/elastic/run.html). Źródła: [`reducer.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp), [`distributed.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py). Pułapka z życia: [trening RL bez redukcji](https://github.com/jingyaogong/minimind/issues/853).
 
 # %% [markdown] lang="en"
 # The guard catches weights that have drifted apart, by as little as `1e-6`, and unequal batches. Buffers, padding and a forgotten `set_epoch` it cannot see.
@@ -1275,7 +1275,7 @@ assert list(guarded.values()) == [
 # - read off a timeline which bucket leaves and what it waits for,
 # - find replicas that have drifted apart.
 #
-# The previous lesson is 42 (folding BatchNorm, quantisation), the next is 44 (FSDP2). For how the gradient that DDP sends is computed, see [the lesson on a custom autograd function](../2_autograd/10_custom_autograd_function.py). Documentation: [DDP](https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html), [the note on DDP's design](https://docs.pytorch.org/docs/stable/notes/ddp.html), [`torchrun`](https://docs.pytorch.org/docs/stable/elastic/run.html). The trap in the wild: [RL training without reduction](https://github.com/jingyaogong/minimind/issues/853).
+# The previous lesson is 42 (folding BatchNorm, quantisation), the next is 44 (FSDP2). For how the gradient that DDP sends is computed, see [the lesson on a custom autograd function](../2_autograd/10_custom_autograd_function.py). Documentation: [DDP](https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html), [the note on DDP's design](https://docs.pytorch.org/docs/stable/notes/ddp.html), [`torchrun`](https://docs.pytorch.org/docs/stable/elastic/run.html). Source: [`reducer.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/distributed/c10d/reducer.cpp), [`distributed.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/parallel/distributed.py). The trap in the wild: [RL training without reduction](https://github.com/jingyaogong/minimind/issues/853).
 
 # %% [markdown] lang="pl" exercise="loss-factor" role="prompt" belt="white" minutes=5
 # ### Mnożnik straty
