@@ -1,4 +1,4 @@
-"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `new`."""
+"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `spell`, `new`."""
 
 import argparse
 import os
@@ -76,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     links = add("links", _links, "list the links to the web")
     links.add_argument("--external", action="store_true", help="ask the web whether they work")
+    spell = add("spell", _spell, "check the spelling of both languages")
+    spell.add_argument(
+        "--accept", action="store_true", help="make the project's lists of words fit the texts"
+    )
     new = add("new", _new, "write the skeleton of a lesson")
     new.add_argument("module", help="folder of the module, such as 3_data")
     new.add_argument("name", help="number and slug, such as 15_iterable_dataset")
@@ -209,6 +213,23 @@ def _links(options: argparse.Namespace, project: Project) -> int:
         print(note)
     print(f"{len({link.address for link in links})} addresses, {len(problems)} broken links")
     return _report(problems)
+
+
+def _spell(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.course import load_course
+    from blackbelt.passages import passages
+    from blackbelt.spelling import accept, check_spelling, load_dictionaries
+
+    course = load_course(project)
+    texts = list(passages(course))
+    dictionaries = load_dictionaries(project)
+    if options.accept:
+        print(f"{accept(project, texts, dictionaries)} new words; look at them: git diff lessons/")
+        dictionaries = load_dictionaries(project)
+    problems = [*course.problems, *check_spelling(project, texts, dictionaries)]
+    if not problems:
+        print(f"{len(texts)} texts, no problems")
+    return _report(sorted(problems))
 
 
 def _new(options: argparse.Namespace, project: Project) -> int:
