@@ -1,9 +1,10 @@
-"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `spell`, `new`."""
+"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `spell`, `upgrade`, `new`."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackbelt.config import Project, load_project
@@ -79,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     spell = add("spell", _spell, "check the spelling of both languages")
     spell.add_argument(
         "--accept", action="store_true", help="make the project's lists of words fit the texts"
+    )
+    upgrade = add("upgrade", _upgrade, "pin newer releases, if every lesson runs with them")
+    upgrade.add_argument("--to", metavar="DAY", help="releases until this day (default: today)")
+    upgrade.add_argument(
+        "--report", metavar="FILE", help="tell in Markdown which lessons broke or changed, if any"
     )
     new = add("new", _new, "write the skeleton of a lesson")
     new.add_argument("module", help="folder of the module, such as 3_data")
@@ -230,6 +236,24 @@ def _spell(options: argparse.Namespace, project: Project) -> int:
     if not problems:
         print(f"{len(texts)} texts, no problems")
     return _report(sorted(problems))
+
+
+def _upgrade(options: argparse.Namespace, project: Project) -> int:
+    from blackbelt.course import load_course
+    from blackbelt.pin import read_pin, wanted_day
+    from blackbelt.progress import Progress
+    from blackbelt.upgrade import tell, upgrade
+
+    day = wanted_day(options.to, read_pin(project.root))
+    done = upgrade(load_course(project), day, Progress())
+    story = tell(done)
+    print(story)
+    if options.report and (done.problems or done.changed):
+        Path(options.report).parent.mkdir(parents=True, exist_ok=True)
+        Path(options.report).write_text(story, encoding="utf-8")
+    if not done.problems:
+        print("next: .ci/run")
+    return _report(done.problems)
 
 
 def _new(options: argparse.Namespace, project: Project) -> int:

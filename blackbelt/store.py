@@ -44,6 +44,7 @@ def obtain(
     progress: Progress,
     *,
     fresh: bool = False,
+    recorded: bool = True,
     runner: Runner | None = None,
 ) -> tuple[dict[str, Run], tuple[Problem, ...]]:
     """Results of these lessons: recordings and the cache where nothing changed, else a run.
@@ -53,12 +54,13 @@ def obtain(
         lessons: what is wanted.
         progress: is told what runs.
         fresh: run even what is known.
+        recorded: take recordings of a GPU where this machine has none.
         runner: executes lessons; the kernels of this machine if it is not given.
 
     Returns:
         Results by path of the lesson, and the problems of those that failed.
     """
-    runs = {} if fresh else known(course, lessons, progress)
+    runs = {} if fresh else known(course, lessons, progress, recorded=recorded)
     missing = [lesson for lesson in lessons if lesson.path not in runs]
     problems: list[Problem] = []
     if missing:
@@ -77,18 +79,21 @@ def obtain(
     return runs, tuple(problems)
 
 
-def known(course: Course, lessons: Sequence[Lesson], progress: Progress) -> dict[str, Run]:
+def known(
+    course: Course, lessons: Sequence[Lesson], progress: Progress, *, recorded: bool = True
+) -> dict[str, Run]:
     """Results that need no run, by path of the lesson."""
     runs: dict[str, Run] = {}
-    recorded = 0
+    shown = 0
+    # A machine with CUDA shows its own results.
+    recorded = recorded and device_class() != "cuda"
     for lesson in lessons:
-        # A machine with CUDA shows its own results.
-        run = None if device_class() == "cuda" else recorded_run(course, lesson)
-        recorded += run is not None
+        run = recorded_run(course, lesson) if recorded else None
+        shown += run is not None
         if run := run or _load(course, lesson, progress):
             runs[lesson.path] = run
-    progress.cached(len(runs) - recorded)
-    progress.recorded(recorded)
+    progress.cached(len(runs) - shown)
+    progress.recorded(shown)
     return runs
 
 

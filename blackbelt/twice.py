@@ -1,23 +1,16 @@
 """Runs lessons two times and compares: only cells that measure may put out something else."""
 
-import difflib
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
-from blackbelt import code_facts
+from blackbelt.compare import differences
 from blackbelt.config import Project
 from blackbelt.lesson import Lesson
-from blackbelt.plan import Step, plan
 from blackbelt.problems import Problem
 from blackbelt.progress import Progress
-from blackbelt.prose_facts import VALUE
-from blackbelt.results import Run, StepRun
+from blackbelt.results import Run
 from blackbelt.store import Runner
-
-# The head of a difference tells what it is; a flood of text would fill the screen.
-_SHOWN_LINES = 30
-_SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -67,55 +60,17 @@ def compare(lesson: Lesson, first: Run, second: Run) -> tuple[tuple[Problem, ...
     """
     problems: list[Problem] = []
     measured: list[int] = []
-    for step, before, after in zip(plan(lesson), first.steps, second.steps, strict=True):
-        old = list(_lines(lesson, step, before, first))
-        new = list(_lines(lesson, step, after, second))
-        if old == new:
+    for found in differences(lesson, first, second, ("first run", "second run")):
+        if found.measured:
+            measured.append(found.line)
             continue
-        if step.cell.options.measured:
-            measured.append(step.cell.line)
-            continue
-        where = f"{lesson.path}:{step.cell.line}"
         what = (
             "two runs of this cell differ; give it a seed or an order, or `measured=true` if what "
-            f"it shows is a measurement\n{_difference(old, new, where)}"
+            f"it shows is a measurement\n{indent(found.text, '    ', lambda _: True)}"
         )
         command = f"uv run blackbelt run --twice {lesson.number}"
-        problems.append(Problem(lesson.path, step.cell.line, what, command))
+        problems.append(Problem(lesson.path, found.line, what, command))
     return tuple(problems), tuple(dict.fromkeys(measured))
-
-
-def _lines(lesson: Lesson, step: Step, done: StepRun, run: Run) -> Iterator[str]:
-    """Everything of a step that a page can show, as lines."""
-    for output in done.outputs:
-        label = f"[{output.kind}{' ' + output.language if output.language else ''}]"
-        yield label
-        yield from output.text.split("\n")
-        for call in output.calls:
-            yield f"{label} {call.file or 'cell'}:{call.line} {call.name}"
-        # Hundreds of lines of coordinates would tell a person nothing.
-        for kind, data in (("vector", output.svg), ("picture", output.png)):
-            if data:
-                digest = hashlib.sha256(data.encode()).hexdigest()[:12]
-                yield f"{label} {kind} {digest}, {len(data):,} bytes"
-    quoted = _quoted(lesson)
-    for name in code_facts.assigned(code_facts.parse(step.cell.source)):
-        if name in quoted:
-            yield f"[value] {name} = {run.values.get(name)!r}"
-
-
-def _quoted(lesson: Lesson) -> set[str]:
-    cells = [cell for pair in lesson.prose for cell in (pair.pl, pair.en)]
-    return {match["name"] for cell in cells for match in VALUE.finditer(cell.source)}
-
-
-def _difference(old: list[str], new: list[str], where: str) -> str:
-    names = (f"{where} (first run)", f"{where} (second run)")
-    lines = list(difflib.unified_diff(old, new, *names, lineterm="", n=1))
-    shown = [f"    {line[:_SHOWN_CHARACTERS]}" for line in lines[:_SHOWN_LINES]]
-    if len(lines) > _SHOWN_LINES:
-        shown.append(f"    ... {len(lines) - _SHOWN_LINES} more lines")
-    return "\n".join(shown)
 
 
 def _note(lesson: Lesson, measured: tuple[int, ...]) -> str:
