@@ -1,10 +1,9 @@
-"""The command line: `blackbelt serve`, `build`, `check`, `run`, `links`, `spell`, `upgrade`, `new`."""
+"""The command line: `blackbelt serve`, `check`, `run`, `build`, and what keeps a course well."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blackbelt.config import Project, load_project
@@ -239,21 +238,9 @@ def _spell(options: argparse.Namespace, project: Project) -> int:
 
 
 def _upgrade(options: argparse.Namespace, project: Project) -> int:
-    from blackbelt.course import load_course
-    from blackbelt.pin import read_pin, wanted_day
-    from blackbelt.progress import Progress
-    from blackbelt.upgrade import tell, upgrade
+    from blackbelt.upgrade import upgrade_and_tell
 
-    day = wanted_day(options.to, read_pin(project.root))
-    done = upgrade(load_course(project), day, Progress())
-    story = tell(done)
-    print(story)
-    if options.report and (done.problems or done.changed):
-        Path(options.report).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.report).write_text(story, encoding="utf-8")
-    if not done.problems:
-        print("next: .ci/run")
-    return _report(done.problems)
+    return _report(upgrade_and_tell(project, options.to, options.report))
 
 
 def _new(options: argparse.Namespace, project: Project) -> int:

@@ -16,10 +16,11 @@ from datetime import date
 from pathlib import Path
 
 from blackbelt.compare import differences
-from blackbelt.course import Course
+from blackbelt.config import Project
+from blackbelt.course import Course, load_course
 from blackbelt.files import write_whole
 from blackbelt.lesson import Lesson
-from blackbelt.pin import FILE, pinned, read_pin
+from blackbelt.pin import FILE, pinned, read_pin, wanted_day
 from blackbelt.prepare import examine
 from blackbelt.problems import CommandError, CourseError, Problem
 from blackbelt.progress import Progress
@@ -61,6 +62,19 @@ class Upgrade:
     packages: tuple[str, ...]
     changed: tuple[Changed, ...]
     problems: tuple[Problem, ...]
+
+
+def upgrade_and_tell(project: Project, to: str | None, report: str | None) -> tuple[Problem, ...]:
+    """Upgrade, print what came of it, and keep that in a file if lessons broke or changed."""
+    day = wanted_day(to, read_pin(project.root))
+    done = upgrade(load_course(project), day, Progress())
+    story = tell(done)
+    print(story)
+    if report and (done.problems or done.changed):
+        write_whole(Path(report), story.encode())
+    if not done.problems:
+        print("next: .ci/run")
+    return done.problems
 
 
 def upgrade(course: Course, day: date, progress: Progress) -> Upgrade:
