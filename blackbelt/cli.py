@@ -229,9 +229,12 @@ def _spell(options: argparse.Namespace, project: Project) -> int:
     texts = list(passages(course))
     dictionaries = load_dictionaries(project)
     if options.accept:
+        if course.problems:  # their words would be taken off the lists
+            raise CourseError(course.problems)
         print(f"{accept(project, texts, dictionaries)} new words; look at them: git diff lessons/")
         dictionaries = load_dictionaries(project)
-    problems = [*course.problems, *check_spelling(project, texts, dictionaries)]
+    whole = not course.problems
+    problems = [*course.problems, *check_spelling(project, texts, dictionaries, whole=whole)]
     if not problems:
         print(f"{len(texts)} texts, no problems")
     return _report(sorted(problems))

@@ -142,9 +142,20 @@ class Seen:
 
 
 def check_spelling(
-    project: Project, texts: Iterable[Passage], dictionaries: dict[str, Dictionary]
+    project: Project,
+    texts: Iterable[Passage],
+    dictionaries: dict[str, Dictionary],
+    *,
+    whole: bool,
 ) -> Iterator[Problem]:
-    """Every word that is unknown or to be avoided, and every word that is listed for nothing."""
+    """Find every word that is unknown or to be avoided, and words that are listed for nothing.
+
+    Args:
+        project: where the texts and lists are.
+        texts: what to check.
+        dictionaries: of both languages.
+        whole: whether these are all texts, so that a listed word can be known to be needless.
+    """
     needed: dict[str, set[str]] = {code: set() for code in LANGUAGES}
     reported: set[tuple[str, int, str]] = set()
     files: dict[str, list[str]] = {}
@@ -159,7 +170,7 @@ def check_spelling(
         if (path, line, seen.word) not in reported:
             reported.add((path, line, seen.word))
             yield Problem(path, line, _explain(seen, dictionaries[language]), COMMAND)
-    for code in LANGUAGES:
+    for code in LANGUAGES if whole else ():
         listed = dictionaries[code].words
         for word in sorted(listed.known - needed[code]):
             path = words_file(project, code).relative_to(project.root).as_posix()

@@ -168,6 +168,18 @@ def test_accept_writes_what_is_needed_and_keeps_the_rest_of_the_file(course: Tin
     assert done.code == 1
 
 
+def test_lists_are_left_alone_while_a_lesson_cannot_be_read(course: TinyCourse) -> None:
+    course.write(LESSON, TITLE)
+    course.write("lessons/2_second/02_hook.py", "# %% [nonsense]\n")
+    lists = {"polish": "hook\n", "english": "numpy\n"}
+    done = spell(course, **lists)
+    assert [problem.path for problem in done.problems] == ["lessons/2_second/02_hook.py"]
+    assert "listed for nothing" not in done.err
+    done = spell(course, "--accept", **lists)
+    assert done.code == 1
+    assert (course.root / "lessons/words.pl.txt").read_text(encoding="utf-8") == "hook\n"
+
+
 def test_pages_titles_and_the_files_around_them(course: TinyCourse) -> None:
     root = course.root
     (root / "docs").mkdir()
