@@ -11,10 +11,12 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+COMMAND = "uv run python -m blackbelt.vendor"
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "docs" / "assets"
 # KaTeX's program runs at build time only, so it is part of the engine and not of the site.
@@ -140,13 +142,38 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
+def faults(root: Path) -> Iterator[str]:
+    """What in the folders of vendored files is not what `VENDORED.toml` says."""
+    text = (root / "docs/assets/VENDORED.toml").read_text(encoding="utf-8")
+    listed = {
+        file["path"]: file["sha256"]
+        for package in tomllib.loads(text)["package"]
+        for file in package["files"]
+    }
+    folders = ("docs/assets/fonts", "docs/assets/katex", "blackbelt/vendor_data")
+    paths = [path for name in folders for path in (root / name).rglob("*") if path.is_file()]
+    there = {path.relative_to(root).as_posix(): path for path in paths}
+    for name in sorted(there.keys() | listed.keys()):
+        if name not in there:
+            yield f"{name}: listed, but not there; next: {COMMAND}"
+        elif name not in listed:
+            yield f"{name}: of no package that is listed; next: {COMMAND}"
+        elif hashlib.sha256(there[name].read_bytes()).hexdigest() != listed[name]:
+            yield f"{name}: not what the package holds; next: {COMMAND}"
+
+
 def _provenance(taken: dict[Package, list[Path]]) -> str:
-    lines = ["# Written by `python -m blackbelt.vendor`; change the versions there."]
+    lines = [
+        f"# Written by `{COMMAND}`; change the versions there.",
+        "# A `sha256` of a package is of its archive. Fonts have only the letters of the course.",
+    ]
     for package, files in taken.items():
         lines += ["", "[[package]]"]
         lines += [f'{item.name} = "{getattr(package, item.name)}"' for item in fields(package)]
         lines += ["files = ["]
-        lines += [f'  "{path.relative_to(ROOT).as_posix()}",' for path in files]
+        for path in files:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            lines += [f'  {{ path = "{path.relative_to(ROOT).as_posix()}", sha256 = "{digest}" }},']
         lines += ["]"]
     return "\n".join(lines) + "\n"
 

@@ -3,9 +3,12 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
 from tiny import REPOSITORY
 from workflow_rules import faults
 
@@ -17,6 +20,17 @@ CHECKOUT = f"{HASH} # v7.0.1"
 
 def test_nothing_is_wrong() -> None:
     assert faults(GITHUB) == []
+
+
+def test_ci_runs_every_python_that_the_project_allows() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = SpecifierSet(project["requires-python"])
+    versions = [f"3.{minor}" for minor in range(30) if allowed.contains(f"3.{minor}.5")]
+    assert versions[0] == "3.11"
+    assert len(versions) < 10, "no upper bound"
+    for name, job in (("check.yml", "gates"), ("weekly.yml", "cpu")):
+        jobs = yaml.safe_load((GITHUB / "workflows" / name).read_text(encoding="utf-8"))["jobs"]
+        assert jobs[job]["strategy"]["matrix"]["python"] == versions
 
 
 # File, what stands there, what is put there, and a part of what has to be said.
