@@ -28,7 +28,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Options:
-    """What the header of a cell declares. `CONTRIBUTING.md` explains each key."""
+    """What the header of a cell declares. `lessons/README.md` explains each key."""
 
     lang: str | None = None
     fold: bool = False

@@ -13,7 +13,7 @@ _MARK = re.compile(r"^\[(?P<mark>[ xX])\](?:[ \n]+|$)")
 _BULLET = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
 # How many options each kind has; two steps to put in order would give the answer away.
 _COUNTS = {"one": (2, 5), "many": (2, 5), "type": (1, 8), "order": (3, 8)}
-_GRAMMAR = "; the grammar of questions is in CONTRIBUTING.md"
+_GRAMMAR = "; the grammar of questions is in lessons/README.md"
 
 
 class _QuestionError(ValueError):

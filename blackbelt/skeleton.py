@@ -39,7 +39,7 @@ _PREDICTION = """\
 #   That is the number of rows.
 """
 
-# Heading and first sentence of each beat, Polish and English; beats are explained in CONTRIBUTING.md.
+# Heading and first sentence of each beat, Polish and English; beats are explained in lessons/README.md.
 _BEATS = (
     ("Pułapka: nazwij awarię", "Pięć wierszy, które działają i liczą źle. Jedno pytanie w jednym zdaniu.",
      "The trap: name the failure", "Five lines that run and compute the wrong thing. One question in one sentence.",

@@ -263,7 +263,10 @@ def _english() -> Callable[[str], frozenset[str]]:
 
     @cache
     def basic_forms(word: str) -> frozenset[str]:
-        if not speller.spell(word):
+        try:
+            if not speller.spell(word):
+                return frozenset()
+        except UnicodeEncodeError:  # the dictionary has the letters of Western Europe
             return frozenset()
         return frozenset(speller.stem(word)) or frozenset({word})
 

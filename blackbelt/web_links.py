@@ -72,7 +72,9 @@ def of_course(course: Course) -> list[WebLink]:
     generated = project.docs / "lessons"
     pages = [path for path in project.docs.rglob("*.md") if generated not in path.parents]
     for file in (*hand_written(project), *sorted(pages), *sorted(project.lessons.glob("*/*.md"))):
-        links += in_markdown(file.read_text(encoding="utf-8"), _shown(file, project))
+        # Pages name the repository this way, so that its address stands in one place.
+        text = file.read_text(encoding="utf-8").replace("{{ repository }}", project.repository)
+        links += in_markdown(text, _shown(file, project))
     data = (
         *sorted(project.root.glob(".github/ISSUE_TEMPLATE/*.yml")),
         project.root / "CITATION.cff",

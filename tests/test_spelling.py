@@ -26,7 +26,8 @@ SLIPS = cases(
 # its veiw takes only a description.
 ► no English dictionary has `veiw`
 #
-# Letters can't loose... they can.
+# Letters can't loose... they can, like Gdańsk.
+► no English dictionary has `Gdańsk`
 
 === word of another century
 @title
