@@ -72,18 +72,23 @@ def _hatch(ax: Axes, x: float, y: float) -> None:
 def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> None:
     """Draw one pair from `left` on."""
     operands = [_dimensions(a, b), _dimensions(b, a)]
+    pairs = list(zip(*operands, strict=True))
+    # A pair that cannot be read at all has no strides to show.
+    readable = all(one.size == two.size or 1 in (one.size, two.size) for one, two in pairs)
     for row, dimensions in enumerate(operands):
         y = 0.2 + 1.15 * row
         _write(ax, left + 0.45, y + 0.3, "ab"[row])
-        _write(ax, left + 0.45, y + 0.82, _STRIDE, gray=True)
+        if readable:
+            _write(ax, left + 0.45, y + 0.82, _STRIDE, gray=True)
         for at, dim in enumerate(dimensions):
             x = left + _MARGIN + at
             _box(ax, x, y, BLUE if dim.exists else GRAY, dashed=not dim.exists)
             _write(ax, x + 0.5, y + 0.3, str(dim.size), gray=not dim.exists)
-            if dim.stride == 0:
+            if readable and dim.stride == 0:
                 _hatch(ax, x, y)
-            _write(ax, x + 0.5, y + 0.82, str(dim.stride), gray=True)
-    for at, (one, two) in enumerate(zip(*operands, strict=True)):
+            if readable:
+                _write(ax, x + 0.5, y + 0.82, str(dim.stride), gray=True)
+    for at, (one, two) in enumerate(pairs):
         fits = one.size == two.size or 1 in (one.size, two.size)
         size = two.size if one.size == 1 else one.size
         _box(ax, left + _MARGIN + at, 2.7, BLUE if fits else RED)

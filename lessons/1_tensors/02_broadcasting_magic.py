@@ -1,24 +1,25 @@
 # %% [markdown] lang="pl"
 # # Rozgłaszanie: krok zero zamiast kopii
 #
-# Rozgłaszanie (*broadcasting*) pozwala działać na tensorach o różnych kształtach. Z
-# dwóch kształtów wyliczysz kształt wyniku i wymiary, po których sumuje się gradient
+# Rozgłaszanie (*broadcasting*) pozwala działać na tensorach o różnych kształtach. Po tej
+# lekcji z dwóch kształtów wyliczysz kształt wyniku i wymiary, po których sumuje się gradient
 # każdego argumentu, a pomyłkę w kształcie zatrzymasz, zanim zepsuje trening.
 #
 # ## Strata spada, wyjątku nie ma
 #
 # Sieć ma dla każdej próbki przewidzieć jedną liczbę. Tensor `features` ma kształt
 # (256, 5), wartości docelowe `target` mają kształt (256,), a ostatnia warstwa sieci to
-# `nn.Linear(32, 1)`. Stratę, błąd średniokwadratowy, piszemy sami.
+# `nn.Linear(32, 1)`. Stratę (błąd średniokwadratowy) liczymy własnym kodem.
 
 # %% [markdown] lang="en"
 # # Broadcasting: stride zero instead of a copy
 #
-# Broadcasting lets you combine tensors of different shapes. From two shapes you can
-# work out the shape of the result and the dimensions over which the gradient of each
-# operand is summed, and you can stop a shape mistake before it ruins a training run.
+# Broadcasting lets you combine tensors of different shapes. By the end of this lesson
+# you will work out from two shapes the shape of the result and the dimensions over
+# which the gradient of each operand is summed, and stop a shape mistake before it ruins
+# a training run.
 #
-# ## The loss falls, nothing is raised
+# ## The loss falls and nothing raises
 #
 # A network should predict one number per sample. The tensor `features` has shape
 # (256, 5), the target values `target` have shape (256,), and the last layer of the
@@ -114,16 +115,16 @@ assert all(p.grad is not None and p.grad.shape == p.shape for p in model.paramet
 # %% [markdown] lang="pl" predict="trained-model"
 # Podajesz wytrenowanemu modelowi te same próbki. Co przewiduje?
 #
-# - [ ] Liczby bliskie wartościom docelowym, zawyżona jest tylko strata
+# - [ ] Liczby bliskie wartościom docelowym; zawyżona jest tylko strata
 #
 #   Strata pomnożona przez stałą miałaby minimum w tym samym miejscu. Ta ma je gdzie
-#   indziej i nie zejdzie poniżej wariancji wartości docelowych, czyli {{ variance:.2f }}. Poprawnie
-#   policzona po tylu samo krokach wynosi {{ fixed_loss:.2f }}.
+#   indziej i nie zejdzie poniżej wariancji wartości docelowych, czyli {{ variance:.2f }}. Model
+#   uczony z poprawną stratą schodzi po tylu samo krokach do {{ fixed_loss:.2f }}.
 #
-# - [ ] Wartości docelowe innych próbek, bo prognozy trafiły do par z obcymi wartościami
+# - [ ] Wartości docelowe innych próbek, bo każda prognoza trafiła do pary z cudzą wartością
 #
 #   Każda prognoza trafia do pary ze wszystkimi wartościami docelowymi naraz, więc żadna
-#   obca wartość nie wygrywa. Najmniejszy błąd średniokwadratowy daje ich średnia.
+#   cudza wartość nie wygrywa. Najmniejszy błąd średniokwadratowy daje ich średnia.
 #
 # - [x] Prawie tę samą liczbę dla każdej próbki
 #
@@ -139,8 +140,8 @@ assert all(p.grad is not None and p.grad.shape == p.shape for p in model.paramet
 #
 #   A loss multiplied by a constant would have its minimum in the same place. This one
 #   has it elsewhere and cannot fall below the variance of the target values,
-#   {{ variance:.2f }}. Computed correctly, it is {{ fixed_loss:.2f }} after as many
-#   steps.
+#   {{ variance:.2f }}. A model trained with the correct loss gets to
+#   {{ fixed_loss:.2f }} in as many steps.
 #
 # - [ ] The target values of other samples, because the pairs got mixed up
 #
@@ -212,23 +213,29 @@ show_figure(
 )
 
 # %% [markdown] lang="pl"
-# Na rysunku jest {{ shown }} próbek. Pozioma linia to model z prognozą (256, 1): nie jest
-# lepszy od stałej odpowiedzi, średniej wartości docelowych. Zawiniło jedno odejmowanie.
+# Na rysunku jest {{ shown }} próbek, a na linii przerywanej prognoza równa się wartości
+# docelowej. Pozioma linia to model z prognozą (256, 1). Jego strata, tym razem policzona
+# poprawnie, to {{ broken_loss:.2f }}: nie jest lepszy od stałej odpowiedzi równej
+# średniej wartości docelowych. Zawiniło jedno odejmowanie.
 #
-# ## Dwa argumenty, jedna siatka
+# ## Dwa argumenty, jedna tabela
 #
 # Zmniejszmy przykład: trzy prognozy w kolumnie i trzy wartości docelowe w wierszu.
-# Funkcja `broadcast_tensors` pokazuje, co czyta odejmowanie.
+# Funkcja `broadcast_tensors` pokazuje, co czyta odejmowanie, a licznik `CallCounter`
+# zapisuje operacje, które wykonał PyTorch.
 
 # %% [markdown] lang="en"
-# The figure shows {{ shown }} samples. The horizontal line is the model from the trap:
-# it is no better than a constant answer, the mean of the target values. A single
-# subtraction is to blame.
+# The figure shows {{ shown }} samples; on the dashed line the prediction equals the
+# target value. The horizontal line is the model with prediction (256, 1). Its loss,
+# this time computed correctly, is {{ broken_loss:.2f }}: it is no better than a
+# constant answer equal to the mean of the target values. A single subtraction is to
+# blame.
 #
-# ## Two operands, one grid
+# ## Two operands, one table
 #
 # Let's make the example smaller: three predictions in a column and three target values
-# in a row. The function `broadcast_tensors` shows what the subtraction reads.
+# in a row. The function `broadcast_tensors` shows what the subtraction reads, and
+# `CallCounter` records the operations that PyTorch ran.
 
 # %%
 column = torch.tensor([[10.0], [20.0], [30.0]])  # three predictions, (3, 1)
@@ -268,7 +275,7 @@ show_memory(
 # $$\frac{1}{N^2}\sum_{i,j}(p_i-y_j)^2 = \frac{1}{N}\sum_i(p_i-\bar y)^2 +
 # \operatorname{Var}(y).$$
 #
-# Drugi składnik, wariancja z dzieleniem przez $N$, nie zależy od modelu, a pierwszy
+# Drugi składnik, wariancja (z dzieleniem przez $N$, a nie $N-1$), nie zależy od modelu, a pierwszy
 # znika, gdy każda prognoza równa się średniej $\bar y$. Sprawdźmy to na wytrenowanym
 # modelu, razem z gradientem względem prognoz.
 
@@ -285,8 +292,8 @@ show_memory(
 # $$\frac{1}{N^2}\sum_{i,j}(p_i-y_j)^2 = \frac{1}{N}\sum_i(p_i-\bar y)^2 +
 # \operatorname{Var}(y).$$
 #
-# The second term, the variance with division by $N$, does not depend on the model, and
-# the first vanishes when every prediction equals the mean $\bar y$. Let's check this on
+# The second term, the variance (divided by $N$, not $N-1$), does not depend on the
+# model, and the first vanishes when every prediction equals the mean $\bar y$. Let's check this on
 # the trained model, together with the gradient with respect to the predictions.
 
 # %%
@@ -378,8 +385,8 @@ torch.zeros(4, 3) + torch.zeros(4)
 # ## Kto sumuje gradient
 #
 # W przejściu wstecz (*backward*) trzeba rozgłaszanie cofnąć: liczba użyta trzy razy
-# dostaje sumę trzech gradientów. Weźmy `column` o kształcie (4, 1) i `row` o kształcie
-# (3,).
+# dostaje sumę trzech gradientów. Weźmy tensory `column` o kształcie (4, 1) i `row` o
+# kształcie (3,).
 
 # %% [markdown] lang="en"
 # Tensor `b` has only a dimension 0, and the message speaks of dimension 1: it numbers
@@ -451,7 +458,6 @@ node.register_hook(look)
 total.backward(upstream)
 behind = [after.name() for after, _ in node.next_functions]
 print(f"{node.name()} {[tuple(grad.shape) for grad in returned]} {seen_by_hook=}")
-print(f"{behind=}")
 assert all(torch.equal(grad, upstream) for grad in returned)
 assert [tuple(grad.shape) for grad in node(torch.ones(7, 2))] == [(7, 2)] * 2
 assert seen_by_hook == [column.shape, row.shape]
@@ -460,6 +466,10 @@ assert torch.equal(column.grad, upstream.sum(1, keepdim=True))
 assert torch.equal(row.grad, upstream.sum(0))
 assert node.name() == "AddBackward0"
 assert [name.split("::")[-1] for name in behind] == ["AccumulateGrad"] * 2
+by_hand: Any = (column + row.expand(4, 3)).grad_fn  # the same, written out
+print([after.name().split("::")[-1] for after, _ in by_hand.next_functions])
+assert by_hand.next_functions[1][0].name() == "ExpandBackward0"
+assert by_hand.next_functions[1][0](upstream).shape == row.shape
 
 # %% fold=true
 show_sums(
@@ -485,20 +495,29 @@ assert row.grad.tolist() == [22, 26, 30]
 # Dopiero potem wywołuje hooki dodane do węzła metodą `register_hook`.
 #
 # W grafie rozgłaszanie nie zostawiło śladu: za węzłem `AddBackward0` stoją od razu węzły
-# `AccumulateGrad`, które zapisują gradienty liści. To samo dzieje się w warstwie
-# `nn.Linear`: gradient parametru `bias` to suma po partii (*batch*).
+# `AccumulateGrad`, które zapisują gradienty liści. Inaczej jest po jawnym wywołaniu
+# metody `expand`: powstaje węzeł `ExpandBackward0`, który sumuje sam.
+#
+# Warstwa `nn.Linear` wywołuje tu operację `addmm`: iloczyn macierzy plus `bias`. Jej
+# węzeł też zwraca dla parametru `bias` gradient w pełnym kształcie, a silnik sumuje go
+# po próbkach partii (*batch*).
 
 # %% [markdown] lang="en"
-# In `column.grad` are the sums of the rows of the table `upstream`, in `row.grad` the
-# sums of its columns. The node returns two tensors of shape (4, 3), and our hook sees
+# `column.grad` holds the sums of the rows of the table `upstream`, `row.grad` the sums
+# of its columns. The node returns two tensors of shape (4, 3), and our hook sees
 # them already summed. The engine knows the shape of each operand (the class
 # `InputMetadata`), and after every node it calls the function `validate_outputs`, which
 # brings the gradient to the operand's shape with `sum_to`. Only then does it call the
 # hooks that were added to the node with `register_hook`.
 #
-# In the graph broadcasting left no trace: right behind the node `AddBackward0` are
-# `AccumulateGrad` nodes, which store the gradients of leaves. The same happens in
-# the layer `nn.Linear`: the gradient of the parameter `bias` is a sum over the batch.
+# Broadcasting left no trace in this graph: right behind the node `AddBackward0` are
+# `AccumulateGrad` nodes, which store the gradients of leaves. It is different after an
+# explicit call of the method `expand`: that makes a node `ExpandBackward0`, which does
+# the summing itself.
+#
+# The layer `nn.Linear` calls the operation `addmm` here: a matrix product plus `bias`.
+# Its node too returns a gradient of full shape for the parameter `bias`, and the engine
+# sums it over the samples of the batch.
 
 # %%
 layer = nn.Linear(5, 2)
@@ -517,8 +536,9 @@ torch.testing.assert_close(layer.bias.grad, from_loss.sum(0))
 #
 # ## Rozgłaszanie i jego odwrócenie w Pythonie
 #
-# Trzy małe funkcje: kształt wyniku, kroki argumentu i sumowanie gradientu. Trzecia jest
-# odbiciem drugiej: gdzie druga wstawia krok 0, tam trzecia sumuje.
+# Wystarczą trzy małe funkcje: pierwsza liczy kształt wyniku, druga kroki argumentu,
+# trzecia sumuje gradient. Trzecia jest odbiciem drugiej: gdzie druga wstawia krok 0, tam
+# trzecia sumuje.
 
 # %% [markdown] lang="en"
 # That is why the gradient did not give away the mistake we started with: the engine
@@ -527,9 +547,9 @@ torch.testing.assert_close(layer.bias.grad, from_loss.sum(0))
 #
 # ## Broadcasting and its reverse in Python
 #
-# Three small functions: the shape of the result, the strides of an operand, and the sum
-# of the gradient. The third mirrors the second: where the second puts stride 0, the
-# third sums.
+# Three small functions are enough: the first computes the shape of the result, the
+# second the strides of an operand, the third sums the gradient. The third mirrors the
+# second: where the second puts stride 0, the third sums.
 
 
 # %%
@@ -638,9 +658,10 @@ assert 0.2 * tried < fitting < 0.8 * tried
 # ## Kto płaci za pamięć
 #
 # Policzmy koszt operacji elementowej, która w przejściu w przód tworzy nowy tensor tego
-# samego typu. Rozciągnięcie argumentu nic nie kosztuje, bo krok 0 nie zajmuje pamięci.
-# Wynik zajmuje miejsce na wszystkie swoje elementy. Dodanie wiersza do macierzy 1000 × 1000 powinno więc zająć tyle, ile sam
-# wynik, a z kopią wiersza z metody `repeat` – dwa razy tyle. W przejściu wstecz przez
+# samego typu. Rozciągnięcie argumentu nie zajmuje pamięci, bo zmienia tylko
+# krok, a wynik zajmuje miejsce na wszystkie swoje elementy. Dodanie wiersza do macierzy
+# 1000 × 1000 powinno więc zająć tyle, ile sam wynik, a z wierszem powielonym metodą
+# `repeat` dwa razy tyle. W przejściu wstecz przez
 # mnożenie gradient wiersza powstaje najpierw w pełnym kształcie i dopiero potem jest
 # sumowany, więc przewidujemy 1001 wierszy. Licznik `MemoryMeter` liczy bajty nowych
 # tensorów, bez buforów roboczych wewnątrz operacji.
@@ -653,8 +674,8 @@ assert 0.2 * tried < fitting < 0.8 * tried
 # ## Who pays for the memory
 #
 # The cost model of an elementwise operation that makes a new tensor of the same type in
-# the forward pass: an operand does not pay, because stride 0 takes no memory, and the
-# result pays for the full shape. Adding a row to a 1000 × 1000 matrix should therefore
+# the forward pass: stretching an operand takes no memory, because only its stride
+# changes, and the result takes room for all its elements. Adding a row to a 1000 × 1000 matrix should therefore
 # take as much as the result alone, and twice as much if `repeat` copies the row first.
 # In the backward pass of a multiplication the gradient of the row first has the full
 # shape and only then is summed, so we predict 1001 rows. The meter `MemoryMeter` counts
@@ -680,14 +701,16 @@ assert copied == 2 * stride_zero
 assert backward_peak == 1001 * line.nbytes
 
 # %% [markdown] lang="pl"
-# Zgadza się. Drogo robi się tam, gdzie rozciągają się oba argumenty, jak w naszej
-# stracie. W przejściu w przód, liczonym tu bez autogradu, są wtedy naraz w pamięci dwie
-# tabele N × N, różnica i jej kwadrat, zamiast dwóch tensorów po N liczb. Szczytowe zużycie pamięci powinno więc wzrosnąć N razy.
+# Wszystkie trzy przewidywania się sprawdziły. Drogo robi się tam, gdzie rozciągają się
+# oba argumenty, jak w naszej stracie. W przejściu w przód, liczonym tu bez autogradu, są
+# wtedy naraz w pamięci dwie tabele N × N, różnica i jej kwadrat, zamiast dwóch tensorów
+# po N liczb. Szczytowe zużycie pamięci powinno więc wzrosnąć N razy.
 
 # %% [markdown] lang="en"
-# It holds. It gets expensive where both operands are stretched, as in our loss. In the
-# forward pass, computed here without autograd, two N × N tables are then in memory at
-# once, the difference and its square, instead of two tensors of N numbers. The peak memory should therefore grow N times.
+# All three numbers are as predicted. It gets expensive where both operands are
+# stretched, as in our loss. In the forward pass, computed here without autograd, two
+# N × N tables are then in memory at once, the difference and its square, instead of two
+# tensors of N numbers. The peak should therefore be N times as high.
 
 # %% fold=true
 counts = [16, 64, 256, 1024]
@@ -709,7 +732,7 @@ axis.plot(counts, wrong_model, color=GRAY, ls="--", lw=1, label="predicted")
 axis.plot(counts, right_model, color=GRAY, ls="--", lw=1)
 axis.plot(counts, wrong_peaks, "o", color=ORANGE, label="prediction (N, 1)")
 axis.plot(counts, right_peaks, "s", color=BLUE, label="prediction (N,)")
-axis.set(xscale="log", yscale="log", xlabel="N, samples", ylabel="peak of tensors, B")
+axis.set(xscale="log", yscale="log", xlabel="N, samples", ylabel="peak memory, B")
 axis.set_xticks(counts, [str(n) for n in counts])
 axis.set_yticks([1e2, 1e4, 1e6], ["10²", "10⁴", "10⁶"])
 axis.minorticks_off()
@@ -727,7 +750,7 @@ show_figure(
         "prediction (N, 1)": "prognoza (N, 1)",
         "prediction (N,)": "prognoza (N,)",
         "N, samples": "N, liczba próbek",
-        "peak of tensors, B": "szczyt pamięci tensorów, B",
+        "peak memory, B": "szczytowe zużycie pamięci, B",
     },
 )
 large = 65_536
@@ -789,6 +812,7 @@ def reaction(loss_of: Loss) -> str:
 reactions = {name: reaction(loss_of) for name, loss_of in suspects.items()}
 for name, text in reactions.items():
     print(f"{name:33}{text:.50}")
+print(reactions["mse_loss"])
 tally = Counter(text.split(":")[0] for text in reactions.values())
 warned, refused, silent = tally["UserWarning"], tally["ValueError"], tally["–"]
 torch_version = torch.__version__.split("+")[0]
@@ -797,16 +821,16 @@ assert reactions["gaussian_nll_loss"] == reactions["own_loss"] == "–"
 
 # %% [markdown] lang="pl"
 # W PyTorchu {{ torch_version }} ostrzegają {{ warned }} funkcje, wyjątek zgłaszają
-# {{ refused }}, a {{ silent }} milczą, w tym strata pisana ręcznie. Na ostrzeżeniu też
+# {{ refused }}, a {{ silent }} milczą, w tym strata napisana ręcznie. Na ostrzeżeniu też
 # trudno polegać: Python domyślnie pokazuje je raz dla danego wiersza programu i danej
 # treści, więc ginie na początku dziennika treningu.
 #
 # Są jeszcze dwie ciche awarie. Pierwszą powoduje przypadkowa zgodność rozmiarów.
-# Dzielenie przez sumy wierszy bez `keepdim=True` zgłasza wyjątek dla macierzy 2 × 3, ale
+# Dzielenie przez sumy wierszy bez argumentu `keepdim=True` zgłasza wyjątek dla macierzy 2 × 3, ale
 # w macierzy kwadratowej kolumna *j* zostaje podzielona przez sumę wiersza *j*. Druga to
-# zapis do jednego elementu tensora z krokiem 0, który zmienia cały wiersz. Metoda `add_`
-# zgłasza wtedy wyjątek, a przypisanie nie. Dlatego przed zapisem sprawdź, czy w
-# `wide.stride()` jest zero.
+# zapis do jednego elementu tensora z krokiem 0: tu zmienia on cały wiersz. Metoda `add_`
+# wywołana na całym tensorze zgłasza wyjątek, ale na jednym elemencie milczy, podobnie
+# jak przypisanie. Dlatego przed zapisem sprawdź, czy wynik `wide.stride()` zawiera zero.
 
 # %% [markdown] lang="en"
 # In PyTorch {{ torch_version }}, {{ warned }} of these functions warn, {{ refused }}
@@ -815,10 +839,11 @@ assert reactions["gaussian_nll_loss"] == reactions["own_loss"] == "–"
 # and a given text, so it is lost at the top of the training log.
 #
 # Two more things break silently. The first is sizes that match by coincidence: dividing
-# by the sums of rows without `keepdim=True` raises for a 2 × 3 matrix, but in a square
+# by the sums of rows without the argument `keepdim=True` raises for a 2 × 3 matrix, but in a square
 # one it divides column *j* by the sum of row *j*. The second is a write to one element
-# of a tensor with stride 0: it changes a whole row. The method `add_` raises in this
-# case, an assignment does not: look for a zero in `wide.stride()` before you write.
+# of a tensor with stride 0: here it changes a whole row. The method `add_` raises when
+# it is called on the whole tensor, but on one element it is silent, and so is an
+# assignment. So check whether `wide.stride()` contains a zero before you write.
 
 # %%
 square = torch.tensor([[1.0, 3.0], [4.0, 4.0]])
@@ -833,25 +858,33 @@ wide[0, 0] = 5  # no exception, no warning
 print(wide[0].tolist(), wide.stride())
 assert wide[0].tolist() == [5.0] * 4
 assert 0 in wide.stride()
+wide[0, 0].add_(1)  # silent, too: one element does not overlap itself
+assert wide[0].tolist() == [6.0] * 4
 assert "refers to a single memory location" in complaint(lambda: wide.add_(1))
+assert prediction.shape != target.shape  # one line before the loss would stop the trap
 
 # %% [markdown] lang="pl"
 # Najprostszy strażnik (*guard*) to jeden wiersz przed stratą:
 # `assert prediction.shape == target.shape`. Gdy stratę liczy cudzy kod i kształtów nie
 # widać, wklej do testu klasę `NoBroadcast`. PyTorch przekazuje obiektowi
-# `TorchDispatchMode` każdą operację z bloku, zanim ją wykona, i sam oznacza operacje
-# elementowe etykietą `torch.Tag.pointwise`. Strażnik wymaga, by ich argumenty miały
-# równe kształty; liczby i tensory bez wymiarów są dozwolone. Odrzuca też `expand`, bo tak rozgłasza
-# swoje argumenty funkcja `F.mse_loss`.
+# `TorchDispatchMode` każdą operację z bloku, zanim ją wykona, i sam oznacza większość
+# operacji elementowych etykietą `torch.Tag.pointwise`. Strażnik wymaga, by argumenty tak
+# oznaczonych operacji miały równe kształty; liczby i tensory bez wymiarów są dozwolone.
+# Odrzuca też operację `expand`, jeśli zmienia ona kształt, bo tak rozgłasza swoje
+# argumenty funkcja `F.mse_loss`. Moduły `torch.utils._python_dispatch` i
+# `torch.utils._pytree` są prywatne; działają tak w wersji {{ torch_version }}.
 
 # %% [markdown] lang="en"
 # The simplest guard is one line before the loss:
 # `assert prediction.shape == target.shape`. When someone else's code computes the loss
 # and you cannot see the shapes, paste the class `NoBroadcast` into a test. PyTorch
 # hands a `TorchDispatchMode` each operation of the block before running it, and itself
-# marks elementwise operations with the tag `torch.Tag.pointwise`. The guard requires
-# equal shapes of them; numbers and tensors without dimensions are allowed. It refuses
-# `expand` too, because that is how `F.mse_loss` broadcasts its arguments.
+# marks most elementwise operations with the tag `torch.Tag.pointwise`. For operations
+# with this tag the guard requires tensors of equal shapes; numbers and tensors without
+# dimensions are allowed. It refuses the operation `expand` too if that changes a shape,
+# because this is how the function `F.mse_loss` broadcasts its arguments. The modules
+# `torch.utils._python_dispatch` and `torch.utils._pytree` are private; they work like
+# this in version {{ torch_version }}.
 
 # %%
 from collections.abc import Mapping, Sequence
@@ -866,7 +899,7 @@ from torch.utils._pytree import tree_iter
 class NoBroadcast(TorchDispatchMode):
     """Refuse elementwise operations on tensors of different shapes."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # only for type checkers: PyTorch's has no types
         TorchDispatchMode.__init__(self)
 
     def __torch_dispatch__(
@@ -888,8 +921,6 @@ class NoBroadcast(TorchDispatchMode):
         output: object = func(*args, **kwargs)
         return output
 
-
-assert prediction.shape != target.shape  # so the one line would stop it too
 
 # %% raises="ValueError: aten.sub.Tensor: shapes [(256,), (256, 1)] differ"
 with NoBroadcast():
@@ -937,13 +968,13 @@ one = p[:1]  # a batch of one sample, (1, 1)
 assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 
 # %% [markdown] lang="pl"
-# Strażnik zatrzymuje odejmowanie z początku lekcji i wszystkie {{ tested }} sprawdzonych
-# odmian tej pomyłki, a przy równych kształtach nie zmienia wyniku.
-# Obejmij nim samą stratę, bez `backward`: odrzuca także rozgłaszanie celowe, a w
-# przejściu wstecz jest ono zwyczajne. Używaj go w testach, bo każda operacja w bloku
-# przechodzi przez Pythona. Przepuści operacje bez tej etykiety, np. `torch.dist` i
-# `torch.complex`. Sam błąd popraw u źródła: napisz `squeeze(1)`. Metoda `squeeze()` bez
-# argumentu usuwa z partii o jednej próbce także wymiar partii.
+# - Co łapie: odejmowanie z początku lekcji i wszystkie {{ tested }} sprawdzonych odmian
+#   tej pomyłki; przy równych kształtach nie zmienia wyniku.
+# - Czego nie łapie: operacji bez tej etykiety, np. `torch.dist` i `torch.complex`.
+# - Gdzie go użyć: w teście, wokół samej straty, bez wywołania metody `backward`. Odrzuca
+#   także rozgłaszanie celowe, a w przejściu wstecz jest ono zwyczajne.
+# - Jak poprawić sam błąd: u źródła, przez `squeeze(1)`. Metoda `squeeze()` bez argumentu
+#   usuwa z partii o jednej próbce także wymiar partii.
 #
 # > [!NOTE]
 # > Obliczenia w tej lekcji wykonuje procesor. Reguła i sumowanie gradientów nie zależą od
@@ -965,7 +996,8 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # ## Co już umiesz
 #
 # - Z dwóch kształtów wyliczasz kształt wyniku i kroki, z jakimi czytane są argumenty.
-# - Wiesz, że rozgłoszony argument dostaje sumę gradientów i że liczy ją silnik.
+# - Wyjaśniasz, dlaczego rozgłoszony argument operacji elementowej dostaje sumę gradientów
+#   i że sumuje silnik, a nie węzeł.
 # - Przewidujesz, ile pamięci zajmie operacja elementowa w przejściu w przód.
 # - Wychwytujesz parę kształtów (N, 1) i (N,), zanim model nauczy się średniej.
 #
@@ -975,14 +1007,16 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # [torch.Tensor.expand](https://docs.pytorch.org/docs/stable/generated/torch.Tensor.expand.html).
 
 # %% [markdown] lang="en"
-# The guard stops the subtraction we started with and all {{ tested }} variants of the
-# mistake that we tried, and with equal shapes it does not change the result.
-# Wrap only the loss in it, without `backward`: it refuses deliberate broadcasting too,
-# and in the backward pass that is ordinary. Use it in tests, because each operation in
-# the block goes through Python. It lets operations without this tag through, such as
-# `torch.dist` and `torch.complex`. Fix the mistake itself at its source: write
-# `squeeze(1)`. The method `squeeze()` without an argument also removes the batch
-# dimension from a batch with one sample.
+# - What it catches: the subtraction we started with and all {{ tested }} variants of the
+#   mistake that we tried; with equal shapes it does not change the result.
+# - What it misses: operations without this tag, such as `torch.dist` and
+#   `torch.complex`.
+# - Where to use it: in a test, around the loss alone, without a call of the method
+#   `backward`. It refuses deliberate broadcasting too, and the backward pass broadcasts
+#   routinely.
+# - How to fix the mistake itself: at its source, with `squeeze(1)`. The method
+#   `squeeze()` without an argument also removes the batch dimension from a batch with
+#   one sample.
 #
 # > [!NOTE]
 # > This lesson runs on the CPU. The rule and the summing of gradients do not depend on the
@@ -1004,7 +1038,8 @@ assert (one.squeeze().shape, one.squeeze(1).shape) == ((), (1,))
 # ## Now you can
 #
 # - Work out the result's shape and the operands' strides from two shapes.
-# - Say that broadcasting gives an operand a sum of gradients, made by the engine.
+# - Explain why a broadcast operand of an elementwise operation gets a sum of gradients,
+#   and that the engine, not the node, does the summing.
 # - Predict how much memory an elementwise operation takes in the forward pass.
 # - Catch the shapes (N, 1) and (N,) before a model learns the mean.
 #
@@ -1191,10 +1226,10 @@ def check_mask(batch: int, heads: int, queries: int, keys: int) -> None:
         except RuntimeError as error:
             raise AssertionError(
                 say(
-                    pl=f"{sizes}: kształty nie pasują ({error}); maska zadziałała tylko "
-                    "dlatego, że rozmiary były równe",
-                    en=f"{sizes}: the shapes do not fit ({error}); the mask worked only "
-                    "because sizes were equal",
+                    pl=f"{sizes}: kształty nie pasują ({error}); wypisz wymiary maski pod "
+                    "wymiarami scores, od prawej",
+                    en=f"{sizes}: the shapes do not fit ({error}); write the dimensions "
+                    "of the mask under those of scores, from the right",
                 )
             ) from error
     assert torch.equal(logits, before), say(
@@ -1234,6 +1269,7 @@ def check_mask(batch: int, heads: int, queries: int, keys: int) -> None:
     )
 
 
+torch.manual_seed(3)
 for _ in range(5):
     check_mask(5, 2, 5, 5)  # the square
     check_mask(6, 2, 3, 4)
@@ -1284,7 +1320,8 @@ def attention_weights(scores: Tensor, keep: Tensor) -> Tensor:
 #
 # Napisz przejście wstecz przez mnożenie z rozgłaszaniem `a * b` na samych listach, bez
 # wywołań PyTorcha. Argument to obiekt klasy `Operand`: magazyn (`cells`), kształt, kroki
-# i przesunięcie. Lista `upstream` to gradient wyniku, wiersz po wierszu. Zwróć gradienty
+# i przesunięcie. Lista `upstream` to gradient wyniku w kolejności,
+# w której ostatni indeks zmienia się najszybciej. Zwróć gradienty
 # obu **magazynów**, po jednej liczbie na komórkę. Argumenty bywają transponowane, wycięte
 # i rozciągnięte. Możesz użyć funkcji `broadcast_shape` i `stretched`.
 
@@ -1293,8 +1330,8 @@ def attention_weights(scores: Tensor, keep: Tensor) -> Tensor:
 #
 # Write the backward pass of a broadcast multiplication `a * b` on plain lists, without
 # calling PyTorch. An operand is an `Operand` object: a storage (`cells`), a shape, strides
-# and an offset. The list `upstream` is the gradient of the result, row by row. Return the
-# gradients of both **storages**, one number per cell. Operands may be transposed, sliced
+# and an offset. The list `upstream` is the gradient of the result, the last index
+# changing fastest. Return the gradients of both **storages**, one number per cell. Operands may be transposed, sliced
 # and expanded. You may use the functions `broadcast_shape` and `stretched`.
 
 

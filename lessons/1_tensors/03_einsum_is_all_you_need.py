@@ -1,14 +1,16 @@
 # %% [markdown] lang="pl"
 # # Einsum: język, a nie jądro obliczeniowe
 #
-# Równanie `einsum` mówi, co policzyć, a nie jak. Z jego liter i z rozmiarów osi
-# odczytasz, jakie mnożenia wykona PyTorch i ile ich będzie.
+# Równanie `einsum` mówi, co policzyć. Jak to policzyć, PyTorch ustala z kolejności
+# operandów, z ich liter i z rozmiarów osi. Nauczysz się odczytywać z nich, jakie
+# mnożenia wykona i ile ich będzie.
 #
 # ## Adapter droższy od warstwy
 #
 # Adapter LoRA dodaje do wyniku zamrożonej warstwy $W x$ poprawkę $B A x$. Wspólna oś
-# macierzy $B$ i $A$ ma rozmiar zaledwie 8. Przepiszmy wzór litera po literze; litery
-# oznaczają osie: `o` – wyjście, `r` – rząd (*rank*), `i` – wejście, `t` – token.
+# macierzy $B$ i $A$ ma rozmiar zaledwie 8. Przepiszmy ten wzór macierz po macierzy na
+# równanie `einsum`. Każda litera równania to oś: `o` – wyjście, `r` – rząd (*rank*),
+# `i` – wejście, `t` – token.
 # Funkcja `multiplications` zlicza mnożenia w operatorach, które PyTorch naprawdę
 # wykonał. Opcjonalny pakiet `opt_einsum`, który może planować obliczenia za PyTorcha,
 # jest w tej lekcji wyłączony.
@@ -16,22 +18,22 @@
 # %% [markdown] lang="en"
 # # Einsum: a language, not a kernel
 #
-# An `einsum` equation says what to compute, not how. From its letters and the sizes of
-# the axes you can read which multiplications PyTorch will run, and how many.
+# An `einsum` equation says what to compute. How to compute it, PyTorch decides from the
+# order of the operands, their letters and the sizes of the axes. You will learn to read
+# from them which multiplications it will run, and how many.
 #
 # ## An adapter that costs more than its layer
 #
 # A LoRA adapter adds a correction $B A x$ to the output of a frozen layer $W x$. The
 # axis that the matrices $B$ and $A$ share has a size of only 8. Let's copy the formula
-# letter by letter; letters stand for axes: `o` is the output, `r` the rank, `i` the
-# input, `t` the token. The function `multiplications` counts the multiplications in the
+# matrix by matrix into an `einsum` equation. Each letter of the equation is an axis:
+# `o` is the output, `r` the rank, `i` the input, `t` the token. The function `multiplications` counts the multiplications in the
 # operators that PyTorch has really run. The optional package `opt_einsum`, which can
 # plan the computation for PyTorch, is switched off in this lesson.
 
 # %% fold=true
 import functools
 import itertools
-import linecache
 import math
 import random
 import timeit
@@ -69,7 +71,7 @@ class Call:
 
     @property
     def multiplications(self) -> int:
-        """Numbers multiplied by `mm`, `bmm` and `mul`; other operators count as 0."""
+        """Number of multiplications in `mm`, `bmm` and `mul`; 0 for other operators."""
         if self.name in ("mm", "bmm"):
             return math.prod(self.inputs[0]) * self.inputs[1][-1]
         return math.prod(self.output) if self.name == "mul" else 0
@@ -145,7 +147,7 @@ assert work_share == 100 * (8 + 16) / 16 == 150
 # %% [markdown] lang="en"
 # The result is right, and there is no exception and no warning. The question of this
 # lesson: **why does an adapter with {{ parameter_share:.1f }}% of the layer's
-# parameters perform {{ work_share:.0f }}% of its multiplications?**
+# parameters perform {{ work_share:.0f }}% of the layer's multiplications?**
 #
 # ## The same matrices from the other end
 #
@@ -217,7 +219,7 @@ saving = works[0] / works[1]
 print(f"{works=} {saving=}")
 assert saving == 96
 
-with FlopCounterMode(display=False) as counter:  # torch's own counter: × and + apart
+with FlopCounterMode(display=False) as counter:  # torch's own counter counts × and +
     adapter(up, down, x)
 assert counter.get_total_flops() == 2 * adapter_work == 2 * works[0]
 close(reversed_adapter(up, down, x), adapter(up, down, x))
@@ -226,19 +228,21 @@ close(reversed_adapter(up, down, x), adapter(up, down, x))
 # ## Co powstaje po drodze
 #
 # Połączenie dwóch operandów w jeden to **kontrakcja** (*contraction*). Każde z tych
-# wywołań wykonało dwie: najpierw pierwszy operand z drugim, potem wynik z trzecim. Obie
-# kontrakcje to wywołania `bmm`, czyli mnożenia macierzy w partiach: tensora o kształcie
-# (partia, m, k) przez tensor o kształcie (partia, k, n). Narysujmy je: długości boków
-# są w skali, a boki cieńsze niż kreska są pogrubione.
+# wywołań wykonało dwie: najpierw pierwszy operand z drugim, potem wynik z trzecim.
+# Wszystkie cztery to wywołania `bmm`, czyli mnożenia macierzy w partiach: tensora o
+# kształcie (partia, m, k) przez tensor o kształcie (partia, k, n). Narysujmy je, każdą
+# macierz tak, jak dostaje ją `bmm`, czyli czasem transponowaną. Długości boków są w
+# skali, tylko najcieńsze paski są pogrubione, żeby było je widać.
 
 # %% [markdown] lang="en"
 # ## What gets built along the way
 #
 # Merging two operands into one is a **contraction**. Each of these calls made two:
-# first the first operand with the second, then the result with the third. Both
-# contractions are calls to `bmm`, batched matrix multiplication: a tensor of shape
-# (batch, m, k) times a tensor of shape (batch, k, n). Let's draw them: lengths are to
-# scale, and sides thinner than a line are thickened.
+# first the first operand with the second, then the result with the third. All four are
+# calls to `bmm`, batched matrix multiplication: a tensor of shape (batch, m, k) times a
+# tensor of shape (batch, k, n). Let's draw them, each matrix as `bmm` receives it, which
+# may be transposed. Lengths are to scale; only the thinnest strips are thickened, so
+# that they can be seen.
 
 
 # %% fold=true
@@ -257,18 +261,18 @@ show_orders(
     alt_pl="Dwa rzędy iloczynów macierzy. W górnym dwa wąskie paski, up 1024×8 i down "
     "8×1024, dają wielki kwadrat 1024×1024, który trzeba jeszcze pomnożyć przez x. W "
     "dolnym x razy down daje drobny prostokąt 16×8, i to on jest mnożony przez up. "
-    "Długości są w skali, boki cieńsze niż kreska są pogrubione.",
+    "Długości są w skali, najcieńsze paski są pogrubione.",
     alt_en="Two rows of products of matrices. In the upper one two narrow strips, up "
     "1024×8 and down 8×1024, give a huge square, 1024×1024, which then has to be "
     "multiplied by x. In the lower one x times down gives a tiny rectangle, 16×8, and "
-    "that is multiplied by up. Lengths are to scale, sides thinner than a line are "
+    "that is multiplied by up. Lengths are to scale, the thinnest strips are "
     "thickened.",
 )
 assert [made[0].output for made in products.values()] == [(1, 1024, 1024), (1, 16, 8)]
 
 # %% [markdown] lang="pl"
-# Spójrz na wynik pośredni: w górnym rzędzie to kwadrat wielkości całej wagi $W$, w
-# dolnym drobny prostokąt. Adapter miał tego kwadratu uniknąć, a wzór przepisany od
+# Spójrz na wynik pośredni: w górnym rzędzie to kwadrat wielkości całej macierzy wag
+# $W$, w dolnym drobny prostokąt. Adapter miał tego kwadratu uniknąć, a wzór przepisany od
 # lewej do prawej go odtworzył.
 #
 # ## Litery wybierają osie dla `bmm`
@@ -289,7 +293,7 @@ assert [made[0].output for made in products.values()] == [(1, 1024, 1024), (1, 1
 
 # %% [markdown] lang="en"
 # Look at the intermediate result: in the upper row it is a square as large as the whole
-# weight $W$, in the lower one a tiny rectangle. The adapter was meant to avoid that
+# weight matrix $W$, in the lower one a tiny rectangle. The adapter was meant to avoid that
 # square, and the formula copied from left to right has brought it back.
 #
 # ## Letters choose the axes of `bmm`
@@ -338,18 +342,18 @@ assert Call("bmm", ((2 * 3, 5, 7), (2 * 3, 7, 6)), (2 * 3, 5, 6)) in scores
 
 # %% [markdown] lang="pl"
 # Dalej jest już tylko `permute` (ustawia grupy obok siebie), `reshape` (skleja każdą w
-# jedną oś), `bmm` i powrót do osi wyniku. Osobnego jądra obliczeniowego (*kernel*) dla
-# równania nie ma. Zobaczmy, które operacje dotykają danych; samych widoków nie
-# wypisujemy.
+# jedną oś), `bmm` i powrót do kolejności osi wyniku. Osobnego jądra obliczeniowego
+# (*kernel*) dla równania nie ma. Zobaczmy, które operacje czytają lub zapisują dane;
+# samych widoków nie wypisujemy.
 
 # %% [markdown] lang="en"
 # After that there is only `permute` (puts groups next to each other), `reshape` (glues
 # each into one axis), `bmm`, and the way back to the axes of the output. No kernel is
-# generated for the equation. Let's see which operations touch data; mere views are left
-# out.
+# generated for the equation. Let's see which operations read or write data; mere views
+# are left out.
 
 # %%
-VIEWS = {"permute", "view", "_unsafe_view", "unsqueeze"}
+VIEWS = {"diagonal", "permute", "view", "_unsafe_view", "unsqueeze"}
 
 
 def work(equation: str, *operands: Tensor) -> list[str]:
@@ -362,6 +366,7 @@ square = torch.randn(4, 4)
 done = {
     "ij->ji": work("ij->ji", square),
     "ij->i": work("ij->i", square),
+    "bii->b": work("bii->b", torch.randn(2, 4, 4)),  # the trace of each matrix
     "ai,bj->ab": work("ai,bj->ab", square, square),
     "bi,bi->b": work("bi,bi->b", square, square),
     "tr,or->to": work("tr,or->to", torch.randn(16, 8), up),
@@ -371,31 +376,34 @@ done = {
 for equation, names in done.items():
     print(f"{equation:18} {names}")
 assert done["ij->ji"] == []
-assert done["ij->i"] == ["sum"]
+assert done["ij->i"] == done["bii->b"] == ["sum"]
 assert sorted(done["ai,bj->ab"]) == ["mul", "sum", "sum"]
 assert done["bi,bi->b"] == done["tr,or->to"] == ["bmm"]
 assert done["tr,or->to, rank 1"] == ["mul"]
 assert done["bqhd,bkhd->bhqk"] == ["clone", "clone", "bmm"]
 
 # %% [markdown] lang="pl"
-# Gdy po żadnej osi nie trzeba sumować, wystarcza `mul`; tak jest też przy rzędzie 1.
+# Gdy para nie ma wspólnej osi do zsumowania, mnoży ją `mul`; tak jest też wtedy, gdy
+# rząd wynosi 1. Litera powtórzona w jednym operandzie (`bii`) to widok przekątnej.
 # Operator `clone` w ostatnim wierszu to `reshape`, który [nie mógł zwrócić
 # widoku](01_storage_vs_view.py) i skopiował operand.
 #
 # ## Einsum od nowa w Pythonie
 #
-# Cały mechanizm mieści się w trzech funkcjach. Funkcja `sum_out` sumuje po osiach,
+# Mechanizm mieści się w trzech funkcjach, jeśli pominąć osie o rozmiarze 1 i litery
+# powtórzone w jednym operandzie. Funkcja `sum_out` sumuje po osiach,
 # których nikt już nie potrzebuje, `contract` wykonuje jedną kontrakcję, a `rebuilt`
 # idzie od lewej do prawej.
 
 # %% [markdown] lang="en"
-# When there is no axis to sum over, `mul` is enough; rank 1 is such a case too. The
-# operator `clone` in the last row is a `reshape` that [could not return a
+# When a pair has no common axis to sum over, `mul` multiplies it; rank 1 is such a case
+# too. A letter repeated in one operand (`bii`) is a view of the diagonal. The operator `clone` in the last row is a `reshape` that [could not return a
 # view](01_storage_vs_view.py) and copied its operand.
 #
 # ## Einsum rebuilt in Python
 #
-# The whole mechanism fits into three functions. The function `sum_out` sums over axes
+# The mechanism fits into three functions if we leave out axes of size 1 and letters
+# repeated in one operand. The function `sum_out` sums over axes
 # that nobody needs any more, `contract` makes one contraction, and `rebuilt` goes from
 # left to right.
 
@@ -431,7 +439,7 @@ def contract(left: Term, right: Term, later: str) -> Term:
 
 
 def rebuilt(equation: str, *operands: Tensor) -> Tensor:
-    """Multiply as `torch.einsum` does; no letter twice within an operand."""
+    """Multiply as `torch.einsum` does; no axis of size 1, no repeated letter."""
     inputs, output = equation.split("->")
     terms = list(zip(inputs.split(","), operands, strict=True))
     while len(terms) > 1:
@@ -446,13 +454,15 @@ close(rebuilt("or,ri,ti->to", up, down, x), adapter(up, down, x))
 
 # %% [markdown] lang="pl"
 # Wylosujmy pięćset równań o jednym do czterech operandów i osiach o rozmiarach od 2 do
-# 5. Porównajmy z PyTorchem wartości, liczbę mnożeń i kształty w każdym wywołaniu `bmm`,
-# te ostatnie z dokładnością do zamiany stron. Kopii nie porównujemy.
+# 5. Porównajmy z PyTorchem wartości, liczbę mnożeń i kształty w każdym wywołaniu `bmm`.
+# PyTorch czasem zamienia operandy miejscami, więc tego, który stoi po lewej, nie
+# sprawdzamy; kopii też nie.
 
 # %% [markdown] lang="en"
 # Let's sample five hundred equations with one to four operands and axes of sizes 2 to
 # 5. We compare with PyTorch the values, the number of multiplications, and the shapes in
-# every call to `bmm`, the last up to a swap of sides. Copies are not compared.
+# every call to `bmm`. PyTorch sometimes swaps the operands, so we do not check which one
+# is on the left, nor do we compare copies.
 
 
 # %% fold=true
@@ -504,13 +514,12 @@ assert sum("bmm" in work(equation, *operands) for equation, operands in cases) >
 
 # %% [markdown] lang="pl"
 # Zgodność: {{ agreed }} na {{ tried }}. Oto, co wykonuje `einsum`: **operandy łączy po
-# dwa, od lewej do prawej, a każdą parę mnoży jednym `bmm` (albo `mul`, gdy nic się nie
-# sumuje); reszta to widoki, kopie i sumy**.
+# dwa, od lewej do prawej, a każdą parę mnoży jednym `bmm` (albo `mul`, gdy para nie ma
+# wspólnej osi do zsumowania); reszta to widoki, kopie i sumy**.
 #
 # ## Ile kosztuje kolejność
 #
-# Kontrakcja wykonuje tyle mnożeń, ile wynosi iloczyn rozmiarów liter ze wszystkich
-# czterech grup. Dla $t$ tokenów, rzędu $r$ i szerokości $d$ kolejność ze wzoru kosztuje
+# Liczba mnożeń w kontrakcji to iloczyn rozmiarów wszystkich liter z czterech grup. Dla $t$ tokenów, rzędu $r$ i szerokości $d$ kolejność ze wzoru kosztuje
 # $d^2 r$ (iloczyn $B A$) i jeszcze $d^2 t$ (mnożenie go przez tokeny). Sam ten drugi
 # składnik to tyle, ile wykonuje cała warstwa. Odwrotna kolejność kosztuje $2 d r t$.
 # Sprawdźmy to dla różnej liczby tokenów.
@@ -518,7 +527,8 @@ assert sum("bmm" in work(equation, *operands) for equation, operands in cases) >
 # %% [markdown] lang="en"
 # Agreement: {{ agreed }} out of {{ tried }}. This is what `einsum` runs: **it merges
 # operands two at a time, from left to right, and multiplies each pair by one `bmm` (or
-# `mul` when nothing is summed); the rest is views, copies and sums**.
+# `mul` when the pair has no common axis to sum over); the rest is views, copies and
+# sums**.
 #
 # ## What an order costs
 #
@@ -579,22 +589,25 @@ for layer, ours in zip(counted["layer"], counted["formula's order"], strict=True
     assert ours == layer + d * d * r
 
 # %% [markdown] lang="pl"
-# Pomarańczowa linia leży nad niebieską dla każdej liczby tokenów: w kolejności ze wzoru
+# Pomarańczowa linia leży nad niebieską, choć przy 256 tokenach różnicy już prawie nie
+# widać: w kolejności ze wzoru
 # adapter zawsze kosztuje o $d^2 r$ więcej niż jego warstwa. Dla 16 tokenów razem to
 # $(r + t) / t$ kosztu warstwy, czyli {{ work_share:.0f }}%. W odwrotnej kolejności
 # adapter jest od warstwy {{ cheaper:.0f }} razy tańszy.
 #
 # Zostają bajty i czas. Do wyniku dochodzi w pamięci wynik pośredni: $d^2$ liczb albo
-# $r t$ liczb.
+# $r t$ liczb. Licznik `MemoryMeter` liczy to, co przydziela samo wywołanie, bez
+# operandów.
 
 # %% [markdown] lang="en"
-# The orange line lies above the blue one for every number of tokens: in the formula's
-# order the adapter always costs $d^2 r$ more than its layer. For 16 tokens that makes
-# $(r + t) / t$ of the layer's cost, or {{ work_share:.0f }}%. In the reverse order the
+# The orange line lies above the blue one, although with 256 tokens the difference is
+# hard to see: in the formula's order the adapter always costs $d^2 r$ more than its
+# layer. It then costs $(r + t) / t$ of the layer, {{ work_share:.0f }}% for 16 tokens. In the reverse order the
 # adapter is {{ cheaper:.0f }} times cheaper than the layer.
 #
 # What remains is bytes and time. On top of the output, memory holds the intermediate
-# result: $d^2$ numbers or $r t$ numbers.
+# result: $d^2$ numbers or $r t$ numbers. `MemoryMeter` counts what the call itself
+# allocates, without the operands.
 
 # %% measured=true
 peaks: list[int] = []
@@ -605,40 +618,41 @@ for job in (adapter, reversed_adapter):
         run()
     peaks.append(meter.peak)
     seconds.append(min(timeit.repeat(run, number=10, repeat=7)))
-peak_left, peak_right = peaks
+peak_formula, peak_reverse = peaks
 time_ratio = seconds[0] / seconds[1]
-print(f"{peak_left=:,} {peak_right=:,} {time_ratio=:.0f}")
-assert peak_left == 4 * (1024 * 1024 + 16 * 1024)  # float32: 4 bytes
-assert peak_right == 4 * (16 * 8 + 16 * 1024)
+print(f"{peak_formula=:,} {peak_reverse=:,} {time_ratio=:.0f}")
+assert peak_formula == 4 * (1024 * 1024 + 16 * 1024)  # float32: 4 bytes
+assert peak_reverse == 4 * (16 * 8 + 16 * 1024)
 assert time_ratio > 3
 
 # %% [markdown] lang="pl"
-# Szczytowe zużycie pamięci to {{ peak_left }} B wobec {{ peak_right }} B. Kolejność ze
-# wzoru trwała {{ time_ratio:.0f }} razy dłużej, choć mnożeń ma {{ saving:.0f }} razy
+# Szczytowe zużycie pamięci to {{ peak_formula }} B wobec {{ peak_reverse }} B. Obliczenie w
+# kolejności ze wzoru trwało {{ time_ratio:.0f }} razy dłużej, choć mnożeń ma {{ saving:.0f }} razy
 # więcej. Model nie liczy odczytu pamięci ani narzutu wywołań, więc nie przewiduje
-# sekund: asercja wymaga tylko ponad 3 razy.
+# sekund: asercja wymaga tylko, żeby stosunek czasów był większy niż 3.
 #
 # ## Co się psuje i jak to zauważyć
 #
-# Za drogie równanie nie zgłasza wyjątku, więc zgłośmy go sami. Funkcja `strict_einsum`
-# porównuje kolejność od lewej z najtańszą, a `cheapest` znajduje tę najtańszą, bo
-# sprawdza wszystkie. Jeśli pierwsza kosztuje ponad dwa razy więcej, równanie nie
-# przejdzie; ten próg dobierz do siebie. Całą komórkę wkleisz do własnego kodu bez
-# zmian.
+# Za drogie równanie nie zgłasza wyjątku, więc zgłośmy go sami. Naszym strażnikiem
+# (*guard*) będzie funkcja `strict_einsum`: porównuje kolejność od lewej z najtańszą,
+# którą znajduje funkcja `cheapest`, bo sprawdza wszystkie. Jeśli pierwsza kosztuje ponad
+# dwa razy więcej, równanie nie przejdzie; ten próg dobierz do siebie. Całą komórkę
+# wkleisz bez zmian do osobnego modułu.
 
 # %% [markdown] lang="en"
-# Peak memory is {{ peak_left }} B against {{ peak_right }} B. The formula's order took
+# Peak memory is {{ peak_formula }} B against {{ peak_reverse }} B. The formula's order took
 # {{ time_ratio:.0f }} times as long, although it has {{ saving:.0f }} times as many
 # multiplications. The model counts neither reading memory nor the overhead of calls, so
-# it does not predict seconds: the assertion requires only more than 3 times.
+# it does not predict seconds: the assertion requires only that the ratio of times is
+# over 3.
 #
 # ## What breaks and how to notice
 #
-# An equation that costs too much raises no exception, so let's raise one. The function
-# `strict_einsum` compares the order from the left with the cheapest one, which
-# `cheapest` finds, since it tries them all. If the former costs more than twice as much,
-# the equation is refused; choose that threshold to suit you. The whole cell can be
-# pasted into your own code as it stands.
+# An equation that costs too much raises no exception, so let's raise one. Our guard is
+# the function `strict_einsum`: it compares the order from the left with the cheapest
+# one, which the function `cheapest` finds, since it tries them all. If the former costs
+# more than twice as much, the equation is refused; choose that threshold to suit you.
+# The whole cell can be pasted as it stands into a module of its own.
 
 
 # %%
@@ -650,7 +664,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-Path = list[tuple[int, int]]  # positions to merge; each result joins the end
+MergeOrder = list[tuple[int, int]]  # positions to merge; each result joins the end
 MOST = 2  # times the multiplications of the cheapest order
 
 
@@ -673,11 +687,11 @@ def left_to_right(terms: Sequence[str], output: str, size: Mapping[str, int]) ->
 
 def cheapest(
     terms: Sequence[str], output: str, size: Mapping[str, int]
-) -> tuple[int, Path]:
+) -> tuple[int, MergeOrder]:
     """Try all pairs, and all continuations of each."""
     if len(terms) < 2:
         return 0, []
-    found: list[tuple[int, Path]] = []
+    found: list[tuple[int, MergeOrder]] = []
     for i, j in itertools.combinations(range(len(terms)), 2):
         rest = [term for n, term in enumerate(terms) if n not in (i, j)]
         cost, result = price(terms[i], terms[j], output + "".join(rest), size)
@@ -723,26 +737,26 @@ def strict_einsum(equation: str, *operands: Tensor) -> Tensor:
 strict_einsum("or,ri,ti->to", up, down, x)
 
 # %% [markdown] lang="pl"
-# Sprawdźmy ją na wylosowanych równaniach. Ma odmówić dokładnie tam, gdzie PyTorch
-# wykonał ponad dwa razy więcej mnożeń, niż trzeba.
+# Lista w komunikacie to kolejność: `(1, 2)` łączy `down` z `x`, wynik trafia na koniec
+# listy, a `(0, 1)` łączy z nim `up`.
 #
-# To minimum też może wykonać PyTorch. Gdy pakiet `opt_einsum` jest
+# Najtańszą kolejność PyTorch może też dostać z zewnątrz. Gdy pakiet `opt_einsum` jest
 # zainstalowany i włączony, `torch.einsum` pyta go o kolejność, jeśli operandów jest
 # więcej niż dwa. Podstawmy w jego miejsce atrapę, która odpowiada wynikiem funkcji
 # `cheapest`.
 
 # %% [markdown] lang="en"
-# Let's check it on the sampled equations. It should refuse exactly where PyTorch has
-# performed more than twice as many multiplications as necessary.
+# The list in the message is an order: `(1, 2)` merges `down` with `x`, the result joins
+# the end of the list, and `(0, 1)` merges `up` with it.
 #
-# PyTorch can run that minimum too. When the package `opt_einsum` is
-# installed and enabled, `torch.einsum` asks it for an order if there are more than two
-# operands. Let's put a stand-in in its place, one that answers with the result of
+# PyTorch can also be told the cheapest order from outside. When the package
+# `opt_einsum` is installed and enabled, `torch.einsum` asks it for an order if there are
+# more than two operands. Let's put a stand-in in its place, one that answers with the result of
 # `cheapest`.
 
 
 # %%
-def plan(equation: str, *operands: Tensor, optimize: object) -> tuple[Path, None]:
+def plan(equation: str, *operands: Tensor, optimize: object) -> tuple[MergeOrder, None]:
     inputs, output = equation.split("->")
     terms = inputs.split(",")
     return cheapest(terms, output, sizes(terms, [y.shape for y in operands]))[1], None
@@ -768,6 +782,37 @@ print(f"{unplanned_work=:,} {planned_work=:,}")
 assert (unplanned_work, planned_work) == (works[0], works[1])
 extras = [line for line in requires("torch") or [] if line.startswith("opt-einsum")]
 assert extras and all("extra ==" in line for line in extras)  # not in a plain install
+
+
+# %% [markdown] lang="pl"
+# Ten sam wiersz kodu wykonał {{ unplanned_work }} mnożeń bez planu, a {{ planned_work }}
+# z planem z naszej atrapy (samego pakietu `opt_einsum` nie uruchamialiśmy). Polecenie
+# `pip install torch` tego pakietu nie instaluje. Najpewniejszy sposób to zapisać
+# kolejność w kodzie, po dwa operandy naraz:
+
+# %% [markdown] lang="en"
+# The same line of code performed {{ unplanned_work }} multiplications without a plan and
+# {{ planned_work }} with the plan of our stand-in (we have not run the package
+# `opt_einsum` itself). The command `pip install torch` does not install that package.
+# The safest way is to write the order in the code, two operands at a time:
+
+
+# %%
+def cheap_adapter(up: Tensor, down: Tensor, x: Tensor) -> Tensor:
+    narrow = torch.einsum("ti,ri->tr", x, down)
+    return torch.einsum("tr,or->to", narrow, up)
+
+
+assert multiplications(cheap_adapter, up, down, x) == planned_work
+close(cheap_adapter(up, down, x), adapter(up, down, x))
+
+# %% [markdown] lang="pl"
+# Sprawdźmy teraz strażnika na wylosowanych równaniach. Ma odmówić dokładnie tam, gdzie
+# PyTorch bez planu wykonuje ponad dwa razy więcej mnożeń niż z planem.
+
+# %% [markdown] lang="en"
+# Now let's check the guard on the sampled equations. It should refuse exactly where
+# PyTorch performs more than twice as many multiplications without a plan as with one.
 
 
 # %% fold=true
@@ -806,40 +851,16 @@ hits = check_order.cache_info().hits
 strict_einsum("ti,ri,or->to", x, down, up)
 assert check_order.cache_info().hits == hits + 1
 
-pasted: dict[str, Any] = {}  # the guard's cell alone, in an empty namespace
-source = "".join(linecache.getlines(strict_einsum.__code__.co_filename))
-assert source.lstrip().startswith("import functools") and "def plan" not in source
-exec(source, pasted)
-close(pasted["strict_einsum"]("tr,or->to", x[:, :8], up), x[:, :8] @ up.T)
-
 # %% [markdown] lang="pl"
-# Odmów było {{ refused }} na {{ tried }}, wszystkie słuszne. Ten sam wiersz kodu
-# wykonuje więc {{ unplanned_work }} albo {{ planned_work }} mnożeń, zależnie od tego,
-# czy na maszynie jest opcjonalny pakiet; samo `pip install torch` go nie instaluje.
-# Najpewniej jest zapisać kolejność w kodzie, po dwa operandy naraz:
-
-# %% [markdown] lang="en"
-# It refused {{ refused }} of {{ tried }}, each time rightly. So the same line of code
-# performs {{ unplanned_work }} or {{ planned_work }} multiplications, depending on
-# whether the machine has an optional package; a plain `pip install torch` does not
-# install it. The safest way is to write the order in the code, two operands at a time:
-
-
-# %%
-def cheap_adapter(up: Tensor, down: Tensor, x: Tensor) -> Tensor:
-    narrow = torch.einsum("ti,ri->tr", x, down)
-    return torch.einsum("tr,or->to", narrow, up)
-
-
-assert multiplications(cheap_adapter, up, down, x) == planned_work
-close(cheap_adapter(up, down, x), adapter(up, down, x))
-
-# %% [markdown] lang="pl"
-# Czego strażnik nie zrobi: widzi jedno wywołanie naraz, więc złej kolejności rozpisanej
-# na dwa wywołania nie wykryje. Liczy koszt od lewej, więc odmówi także tam, gdzie
-# `opt_einsum` znalazłby tańszą kolejność. Nie przyjmie wielokropka, równania bez
-# strzałki, litery o dwóch rozmiarach ani więcej niż sześciu operandów. Udane
-# sprawdzenie zapamiętuje, osobno dla każdych kształtów.
+# Strażnik odmówił {{ refused }} razy na {{ tried }}, dokładnie tam, gdzie miał.
+# Sprawdzenie, które się powiodło, zapamiętuje osobno dla każdego równania i zestawu
+# kształtów.
+#
+# Czego nie zrobi: widzi jedno wywołanie naraz, więc złej kolejności rozpisanej na dwa
+# wywołania nie wykryje. Liczy mnożenia, a nie bajty ani sekundy, więc odmówi też przy
+# drobnych równaniach. Liczy je od lewej, więc odmówi także tam, gdzie `opt_einsum`
+# znalazłby tańszą kolejność. Nie przyjmie wielokropka, równania bez strzałki, litery o
+# dwóch rozmiarach ani więcej niż sześciu operandów.
 #
 # > [!NOTE]
 # > Obliczenia w tej lekcji wykonuje procesor. Na GPU (tu niezmierzone) podział liter i
@@ -865,11 +886,14 @@ close(cheap_adapter(up, down, x), adapter(up, down, x))
 # [torch.backends.opt_einsum](https://docs.pytorch.org/docs/stable/backends.html#torch-backends-opt-einsum).
 
 # %% [markdown] lang="en"
-# What the guard does not do: it sees one call at a time, so a bad order spelled out in
-# two calls escapes it. It prices the order from the left, so it refuses even where
-# `opt_einsum` would find a cheaper one. It accepts no ellipsis, no equation without an
-# arrow, no letter with two sizes, and no more than six operands. A check that
-# passes is remembered, for each combination of shapes apart.
+# The guard refused {{ refused }} of {{ tried }}, exactly where it should. A check that
+# passes is cached separately for each equation and combination of shapes.
+#
+# What it does not do: it sees one call at a time, so a bad order spelled out in two
+# calls escapes it. It counts multiplications, neither bytes nor seconds, so it refuses
+# tiny equations too. It counts them from the left, so it refuses even where
+# `opt_einsum` would find a cheaper order. It accepts no ellipsis, no equation without an
+# arrow, no letter with two sizes, and no more than six operands.
 #
 # > [!NOTE]
 # > Everything in this lesson runs on the CPU. On a GPU (not measured here) the groups of
@@ -983,6 +1007,14 @@ for name, shapes in shapes_of.items():
 # %% [markdown] lang="en" exercise="eight-equations" role="hint"
 # Give a letter to every axis in the comment. Axes that go together get the same letter,
 # also within one operand. After the arrow, copy the axes of the result.
+
+# %% [markdown] lang="pl" exercise="eight-equations" role="hint"
+# Ślad macierzy to dwie takie same litery w jednym operandzie, których nie ma po
+# strzałce.
+
+# %% [markdown] lang="en" exercise="eight-equations" role="hint"
+# The trace of a matrix is two equal letters in one operand that are missing after the
+# arrow.
 
 # %% exercise="eight-equations" role="wrong" says="row products: there is no arrow"
 equations = {  # trusts the output that einsum makes up: a repeated letter is summed
@@ -1211,7 +1243,7 @@ def no_autograd(*args: object, **kwargs: object) -> None:
     raise AssertionError(
         say(
             pl="gradient ma policzyć `einsum`, a nie autograd",
-            en="`einsum` is to compute the gradient, not autograd",
+            en="compute the gradient with `einsum`, not with autograd",
         )
     )
 
@@ -1267,7 +1299,7 @@ for equation, drawn in examples:
 # `ik,jk->ij` and `ij,ik->jk`.
 
 # %% [markdown] lang="pl" exercise="einsum-backward" role="hint"
-# Litery, która jest tylko w tym jednym operandzie i nie ma jej w wyniku, `einsum` nie
+# Litery, która jest tylko w tym jednym operandzie, a w wyniku jej nie ma, `einsum` nie
 # może zwrócić. Wzdłuż tej osi
 # gradient jest stały: policz go bez niej, a potem użyj `unsqueeze` i `expand`.
 

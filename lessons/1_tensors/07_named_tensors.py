@@ -3,39 +3,41 @@
 #
 # PyTorch dopasowuje osie po pozycji i rozmiarze, a ty rozpoznajesz je po nazwach. Gdy dwa
 # rozmiary przypadkiem się zgadzają, pomylona oś przechodzi bez wyjątku. Nazwane tensory miały temu
-# zapobiec i zostały usunięte. Po tej lekcji dobierzesz do każdej takiej pomyłki narzędzie,
-# które dziś ją złapie.
+# zapobiec i zostały usunięte. Po tej lekcji złapiesz taką pomyłkę dzisiejszymi narzędziami i
+# będziesz wiedzieć, której nie złapie żadne z nich.
 #
 # ## Maska, która zasłania nie to
 #
-# Zdania mają różne długości, więc dopełnienie (*padding*) na ich końcach trzeba zasłonić
-# przed uwagą (*attention*). Wyniki mają kształt (zdanie, głowa, zapytanie, klucz), a maska
-# (zdanie, klucz). W partii jest {{ batch }} zdań po {{ length }} tokenów.
+# Zdania w partii (*batch*) mają różne długości, więc dopełnienie (*padding*) na ich końcach trzeba
+# zasłonić przed uwagą (*attention*). Wyniki uwagi (*scores*) mają osie `batch head query key`, a
+# maska `batch key`. W partii jest {{ batch }} zdań po {{ tokens }} tokenów.
 
 # %% [markdown] lang="en"
 # # Named tensors: a removed feature and its successors
 #
 # PyTorch matches axes by position and size, while you think of them by name. When two sizes
-# happen to agree, the wrong axis becomes legal. Named tensors were meant to prevent this and
-# were removed. After this lesson you can pick, for each such mistake, the tool that catches
-# it today.
+# happen to agree, the wrong axis passes without an exception. Named tensors were meant to
+# prevent this and were removed. After this lesson you can catch such a mistake with today's
+# tools, and you know which one none of them catches.
 #
 # ## A mask that hides the wrong thing
 #
-# Sentences have different lengths, so the padding at their ends has to be hidden from
-# attention. The scores have the shape (sentence, head, query, key), the mask (sentence, key).
-# A batch holds {{ batch }} sentences of {{ length }} tokens.
+# The sentences in a batch have different lengths, so the padding at their ends has to be hidden
+# from attention. The scores have the axes `batch head query key`, the mask `batch key`. The batch
+# holds {{ batch }} sentences of {{ tokens }} tokens.
 
 # %% fold=true
 import functools
-import inspect
+import importlib
+import itertools
 import math
 import operator
 import random
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -59,12 +61,12 @@ def attention(scores: Tensor, mask: Tensor) -> Tensor:
     return (scores + mask).softmax(dim=-1)
 
 
-def padded(batch: int, length: int) -> tuple[Tensor, Tensor]:
+def padded(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
     """Random scores, and a mask: sentence b has its last 1 + b % 3 tokens padded."""
-    mask = torch.zeros(batch, length)
+    mask = torch.zeros(batch, tokens)
     for b in range(batch):
-        mask[b, length - 1 - b % 3 :] = -1e9
-    return torch.randn(batch, 2, length, length), mask
+        mask[b, tokens - 1 - b % 3 :] = -1e9
+    return torch.randn(batch, 2, tokens, tokens), mask
 
 
 def share_on_padding(weights: Tensor, mask: Tensor) -> float:
@@ -73,27 +75,28 @@ def share_on_padding(weights: Tensor, mask: Tensor) -> float:
     return 100 * (weights * hidden).sum(-1).mean().item()
 
 
-batch = length = 5
-scores, mask = padded(batch, length)
+batch = tokens = 5
+scores, mask = padded(batch, tokens)
 leak = share_on_padding(attention(scores, mask), mask)
 print(f"{leak=:.0f}")
 assert leak > 10
 
 # %% [markdown] lang="pl"
-# {{ leak:.0f }}% uwagi trafia w dopełnienie, choć powinno 0%. Wyjątku nie było. Pytanie
-# lekcji: **jak sprawić, żeby pomyłka osi kończyła się głośno?**
+# Na dopełnienie trafia {{ leak:.0f }}% uwagi, a powinno 0%. Wyjątku nie było. Pytanie lekcji:
+# **jak sprawić, żeby pomylona oś kończyła się wyjątkiem?**
 #
 # ## Kto by to zauważył
 
 # %% [markdown] lang="en"
 # {{ leak:.0f }}% of the attention falls on padding, where it should be 0%. There was no
-# exception. The question of this lesson: **how do you make an axis mistake fail loudly?**
+# exception. The question of this lesson: **how do you make an axis mistake raise?**
 #
 # ## Who would have noticed
 
 # %% [markdown] lang="pl" predict="which-test"
 # Funkcja `attention` ma dwa testy: jeden z partią jednego zdania, drugi z partią trzech,
-# oba ze zdaniami po pięć tokenów. Co powiedzą?
+# oba ze zdaniami po pięć tokenów. Każdy sprawdza, czy na dopełnienie trafia 0% uwagi. Jak się
+# skończą?
 #
 # - [ ] Oba przejdą
 #
@@ -112,7 +115,8 @@ assert leak > 10
 
 # %% [markdown] lang="en" predict="which-test"
 # The function `attention` has two tests: one with a batch of one sentence, one with a batch
-# of three, both with sentences of five tokens. What will they say?
+# of three, both with sentences of five tokens. Each checks that 0% of the attention falls on
+# padding. How will they end?
 #
 # - [ ] Both pass
 #
@@ -122,7 +126,7 @@ assert leak > 10
 #
 #   The mask (1, 5) is broadcast over the queries, and there are no other sentences, so the
 #   result happens to be right: {{ leak_of_one:.0f }}% falls on padding. With three sentences
-#   there is an exception.
+#   the function raises.
 #
 # - [ ] Both detect the bug
 #
@@ -138,48 +142,80 @@ def attention_fixed(scores: Tensor, mask: Tensor) -> Tensor:
 assert share_on_padding(attention_fixed(scores, mask), mask) == 0
 attention(*padded(3, 5))
 
+
 # %%
 scores_of_one, mask_of_one = padded(1, 5)
 of_one = attention(scores_of_one, mask_of_one)
 leak_of_one = share_on_padding(of_one, mask_of_one)
-print(f"{leak_of_one=:.0f}")
 assert torch.equal(of_one, attention_fixed(scores_of_one, mask_of_one))
+print(f"{leak_of_one=:.0f}")
+
+
+def raises(job: Callable[[], object]) -> str:
+    """The traceback of what `job` raises, causes included, or nothing."""
+    try:
+        job()
+    except Exception:  # every tool has its own type
+        return traceback.format_exc().strip()
+    return ""
+
+
+triples = [*itertools.product(range(1, 6), range(1, 6), range(2, 6))]
+silent = []
+for b, h, t in triples:
+    inputs = torch.zeros(b, h, t, t), torch.zeros(b, t)
+    if not raises(functools.partial(attention, *inputs)):
+        silent.append((b, h, t))
+how_many, how_silent = len(triples), len(silent)
+print(f"{how_silent} of {how_many}")
+assert silent == [(b, h, t) for b, h, t in triples if b in (1, t)]
 
 # %% [markdown] lang="pl"
-# Przy rozmiarach większych od 1 błąd milczy tylko wtedy, gdy liczba zdań równa się ich
-# długości. Narysujmy, co z czym dopasował PyTorch.
+# Spośród {{ how_many }} trójek rozmiarów (zdania, głowy, tokeny) błąd milczy w
+# {{ how_silent }}: tam, gdzie zdanie jest jedno albo zdań jest tyle, ile tokenów. Narysujmy,
+# które osie PyTorch ze sobą zestawił.
 
 # %% [markdown] lang="en"
-# With sizes above 1 the bug is silent only if the number of sentences equals their length.
-# Let's draw what PyTorch matched with what.
+# Of {{ how_many }} triples of sizes (sentences, heads, tokens), the bug is silent in
+# {{ how_silent }}: where there is one sentence, or there are as many sentences as tokens. Let's
+# draw which axes PyTorch paired up.
 
 # %% fold=true
 Axes = Sequence[tuple[str, int]]
-COLOURS = {"batch": BLUE, "head": GRAY, "query": ORANGE, "key": GREEN, "": GRAY}
+COLOURS = {"batch": BLUE, "head": GRAY, "query": ORANGE, "key": GREEN}
 
 
-def draw_alignment(rows: dict[str, tuple[str, Axes]]) -> None:
+def draw_alignment(rows: dict[str, Axes]) -> None:
     """Draw shapes one over the other, aligned on the right as broadcasting does."""
     fig, ax = plt.subplots(figsize=(7.2, 2.6))
-    for at, (code, axes) in enumerate(rows.values()):
+    first = next(iter(rows.values()))
+    for at, (code, axes) in enumerate(rows.items()):
         y = len(rows) - 1 - at
         ax.text(0, y, code, family="monospace", va="center", fontsize=9.5)
         for column, (name, size) in enumerate(reversed(axes)):
             x = 9 - 1.75 * column
-            box = Rectangle((x, y - 0.38), 1.65, 0.76, fc=COLOURS[name], alpha=0.3)
-            ax.add_patch(box)
+            colour = COLOURS.get(name, GRAY)
+            inside = Rectangle((x, y - 0.36), 1.65, 0.72, fc=colour, alpha=0.3)
+            border = Rectangle((x, y - 0.36), 1.65, 0.72, fc="none", ec=GRAY, ls="--")
+            ax.add_patch(inside if name else border)
             text = f"{name} {size}".strip()
             ax.text(x + 0.82, y, text, ha="center", va="center", fontsize=9.5)
+            above = [*reversed(first)][column][0]
+            if name and name != above:  # the wrong pair
+                frame = (x - 0.05, y - 0.42), 1.75, at + 0.84
+                ax.add_patch(Rectangle(*frame, fc="none", ec=RED, lw=2.5))
     ax.set(xlim=(0, 10.8), ylim=(-0.6, len(rows) - 0.4))
     ax.axis("off")
     show_figure(
         fig,
         alt_pl="Trzy kształty wyrównane do prawej. Maska (batch, key) staje pod osiami "
-        "query i key wyników, więc batch leży pod query. Maska po rearrange ma cztery osie: "
-        "batch leży pod batch, a pod head i query stoją jedynki.",
+        "query i key wyników; czerwona ramka obejmuje błędną parę: query i leżące pod nim "
+        "batch. Maska po rearrange ma cztery osie: batch leży pod batch, a pod head i query "
+        "stoją jedynki w przerywanych ramkach.",
         alt_en="Three shapes aligned on the right. The mask (batch, key) stands under the "
-        "axes query and key of the scores, so batch lies under query. The mask after "
-        "rearrange has four axes: batch lies under batch, with ones under head and query.",
+        "axes query and key of the scores; a red frame holds the wrong pair: query and, "
+        "under it, batch. The mask after rearrange has four axes: batch lies under batch, "
+        "with ones in dashed frames under head and query.",
         same={text.get_text() for text in ax.texts},
     )
 
@@ -187,79 +223,89 @@ def draw_alignment(rows: dict[str, tuple[str, Axes]]) -> None:
 in_place_of = rearrange(mask, "batch key -> batch 1 1 key")
 draw_alignment(
     {
-        "scores": (
-            "scores",
-            [*zip(("batch", "head", "query", "key"), scores.shape, strict=True)],
-        ),
-        "mask": ("mask", [*zip(("batch", "key"), mask.shape, strict=True)]),
-        "fixed": (
-            "rearrange(mask, ...)",
-            [*zip(("batch", "", "", "key"), in_place_of.shape, strict=True)],
-        ),
+        "scores": [*zip(("batch", "head", "query", "key"), scores.shape, strict=True)],
+        "mask": [*zip(("batch", "key"), mask.shape, strict=True)],
+        "rearrange(mask, ...)": [
+            *zip(("batch", "", "", "key"), in_place_of.shape, strict=True)
+        ],
     }
 )
 
 # %% [markdown] lang="pl"
-# Rozgłaszanie wyrównuje osie do prawej, więc oś `batch` maski stanęła pod osią `query`.
-# Kolory to nazwy, które zna tylko autor kodu; PyTorch widzi dwie piątki. Maska
-# zależy więc od zapytania, a nie od zdania.
+# Rozgłaszanie (*broadcasting*) wyrównuje osie do prawej, więc oś `batch` maski stanęła pod osią
+# `query` (czerwona ramka). Nazwy zna tylko autor kodu; PyTorch widzi dwie piątki. Maska
+# zależy więc od zapytania zamiast od zdania. Regułę i komunikat „The size of tensor a…” ma funkcja
+# `infer_size` w pliku
+# [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp).
 #
 # ## Nazwy, których już nie ma
 #
-# Prototyp nazwanych tensorów pozwalał nadać osiom nazwy. Działania nadal wyrównywały osie od
-# prawej, ale niezgodne nazwy kończyły się wyjątkiem, a przestawiało się je jawnie, na przykład
-# metodą `align_as`. Dziś próba użycia nazw sama kończy się wyjątkiem.
+# Prototyp nazwanych tensorów pozwalał nadać osiom nazwy. Według
+# [archiwalnej dokumentacji](https://docs.pytorch.org/docs/2.9/named_tensor.html) działania nadal
+# wyrównywały osie do prawej, ale niezgodne nazwy kończyły się wyjątkiem. Wydanie 2.13
+# usunęło prototyp, żeby pozbyć się narzutu (*overhead*) i nadmiaru kodu
+# ([#173895](https://github.com/pytorch/pytorch/pull/173895)). W starszym PyTorchu następna
+# komórka skończy się inaczej.
 
 # %% [markdown] lang="en"
-# Broadcasting aligns axes on the right, so the axis `batch` of the mask came to stand under
-# the axis `query`. The colours are names that only the author of the code knows; PyTorch
-# sees two fives. So the mask depends on the query instead of on the sentence.
+# Broadcasting aligns axes on the right, so the axis `batch` of the mask landed under the axis
+# `query` (red frame). The names are known only to the author of the code; PyTorch sees two fives.
+# So the mask depends on the query instead of on the sentence. The rule and the message "The size
+# of tensor a…" live in the function `infer_size` in
+# [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp).
 #
 # ## Names that are gone
 #
-# The prototype of named tensors let you name axes. Operations still aligned axes on the
-# right, but names that did not match raised, and you reordered axes explicitly, for example
-# with the method `align_as`. Today the attempt to use names is itself an exception.
-
-# %%
-gone = [
-    name
-    for name in ("names", "rename", "refine_names", "align_to", "align_as")
-    if not hasattr(Tensor, name)
-]
-print(f"{gone=}")
-assert len(gone) == 5
-try:
-    by_name_only: Any = "key"
-    torch.zeros(2, 3).sum(by_name_only)
-except TypeError as error:
-    first_line = str(error).splitlines()[0]
-    print(first_line)
-assert first_line.startswith("sum() received an invalid combination of arguments")
+# The prototype of named tensors let you name axes. According to the
+# [archived documentation](https://docs.pytorch.org/docs/2.9/named_tensor.html), operations still
+# aligned axes on the right, but names that did not match raised. Release 2.13 removed the prototype,
+# to get rid of overhead and of bloated code
+# ([#173895](https://github.com/pytorch/pytorch/pull/173895)). On an older PyTorch the next cell
+# ends differently.
 
 # %% raises="TypeError: zeros() got an unexpected keyword argument 'names'"
+prototype = ("names", "rename", "refine_names", "align_to", "align_as")
+gone = [name for name in prototype if not hasattr(Tensor, name)]
+print(f"{gone=}")
+assert len(gone) == len(prototype)
 zeros: Any = torch.zeros  # the type checker knows it, too
 zeros(2, 3, names=("batch", "key"))
 
 # %% [markdown] lang="pl"
-# Usunięto je w zmianie [#173895](https://github.com/pytorch/pytorch/pull/173895). Zbudujmy
-# nazwy od nowa, od razu w wygodniejszej postaci: opakowanie samo wyrówna osie.
-#
-# ## Nazwy w czterdziestu wierszach
-#
-# Opakowanie trzyma tensor i nazwy. Przed działaniem sprowadza osie obu argumentów do jednej
-# kolejności, a w miejsce brakujących wstawia osie o rozmiarze 1. Wspólne osie muszą mieć równe
-# rozmiary.
+# Podobny jest moduł `functorch.dim`: nazwą osi jest w nim obiekt Pythona. PyTorch
+# {{ torch_version }} nadal go zawiera, ale
+# [README](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md) nazywa go wersją
+# zapoznawczą (*preview*), a w 2025 r. proponowano go usunąć, bo jego utrzymanie kosztuje
+# ([#158784](https://github.com/pytorch/pytorch/pull/158784)). Maskę dopasowuje dobrze.
 
 # %% [markdown] lang="en"
-# They were removed in [#173895](https://github.com/pytorch/pytorch/pull/173895). Let's build
-# names anew, right away in a more convenient form: our wrapper aligns the axes itself.
+# The module `functorch.dim` is similar: there the name of an axis is a Python object. PyTorch
+# {{ torch_version }} still ships it, but the
+# [README](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md) calls it a
+# preview release, and in 2025 it was proposed for removal, because of what it costs to maintain
+# ([#158784](https://github.com/pytorch/pytorch/pull/158784)). It does match the mask correctly.
+
+# %%
+torch_version = torch.__version__.partition("+")[0]
+dims: Any = importlib.import_module("functorch.dim").dims
+b, h, q, k = dims(4)
+by_dims: Any = scores[b, h, q, k] + mask[b, k]
+print(by_dims.dims)
+assert torch.equal(by_dims.order(b, h, q, k), scores + mask[:, None, None, :])
+
+# %% [markdown] lang="pl"
+# ## Nazwy w czterdziestu wierszach
 #
+# Zbudujmy nazwy sami. Opakowanie trzyma tensor i nazwy. Przed działaniem sprowadza osie obu
+# argumentów do jednej kolejności, a w miejsce brakujących wstawia osie o rozmiarze 1. Wspólne osie
+# muszą mieć równe rozmiary.
+
+# %% [markdown] lang="en"
 # ## Names in forty lines
 #
-# The wrapper holds a tensor and names. Before an operation it brings the axes of both
-# arguments into one order and puts axes of size 1 in the place of missing ones. Shared axes
-# must have equal sizes.
+# Let's build names ourselves. The wrapper holds a tensor and names. Before an operation it brings
+# the axes of both arguments into one order and puts axes of size 1 in the place of missing ones.
+# Shared axes must have equal sizes.
 
 
 # %%
@@ -267,10 +313,6 @@ zeros(2, 3, names=("batch", "key"))
 class Named:
     tensor: Tensor
     names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.tensor.dim() != len(self.names):
-            raise ValueError(f"{tuple(self.tensor.shape)} cannot be named {self.names}")
 
     def align(self, names: Sequence[str]) -> Tensor:
         """A view with the axes `names`, of size 1 where this tensor has none."""
@@ -306,24 +348,17 @@ class Named:
     def __sub__(self, other: "Named") -> "Named":
         return self.combine(other, operator.sub)
 
-    def __mul__(self, other: "Named") -> "Named":
-        return self.combine(other, operator.mul)
-
     def __truediv__(self, other: "Named") -> "Named":
         return self.combine(other, operator.truediv)
 
 
-# %%
 named_scores = Named(scores, ("batch", "head", "query", "key"))
 named_mask = Named(mask, ("batch", "key"))
-try:
-    named_scores + Named(mask[:3], ("batch", "key"))
-except ValueError as mismatch:
-    print(mismatch)
-else:
-    raise AssertionError
 named = (named_scores + named_mask).tensor.softmax(dim=-1)
-assert torch.equal(named, attention_fixed(scores, mask))  # right although B == T
+assert torch.equal(named, attention_fixed(scores, mask))  # though batch == tokens
+mismatch = raises(lambda: named_scores + Named(mask[:3], ("batch", "key")))
+print(mismatch.splitlines()[-1])
+assert mismatch.endswith("ValueError: axis batch: 5 and 3")
 
 # %% [markdown] lang="pl"
 # Wyrocznią będzie `torch.einsum`, która też zna osie z nazwy: rozszerza oba tensory do
@@ -375,20 +410,22 @@ assert 20 < coincidences < tried
 # Zgodność: {{ agreed }} na {{ tried }}. W {{ coincidences }} z tych przypadków zwykłe tensory
 # policzyłyby bez wyjątku coś innego, bo rozmiary przypadkiem pasowały.
 #
-# ## Trzy zastępcze narzędzia
+# ## Trzy narzędzia zamiast nazw
 #
-# Bez nazw w tensorach też da się złapać te same pomyłki. Sprawdźmy to na trzech błędach: maska z
-# początku lekcji, dzielenie przez sumę po niewłaściwej osi i różnica `(N, 1)` i `(N,)`.
+# Czy te same pomyłki da się złapać bez nazw w tensorach? Sprawdźmy to na trzech błędach. Pierwszy to
+# maska z początku lekcji. Drugi to dzielenie przez sumy wierszy bez `keepdim=True`, więc sumy stają
+# pod kolumnami. Trzeci to odjęcie `(N,)` od `(N, 1)`.
 
 # %% [markdown] lang="en"
 # Agreement: {{ agreed }} out of {{ tried }}. In {{ coincidences }} of these cases plain
 # tensors would have computed something else without an exception, because the sizes happened
 # to fit.
 #
-# ## Three tools instead
+# ## Three tools instead of names
 #
-# The same mistakes can be caught without names in tensors. Let's try it on three bugs: the mask from the beginning, a division by the sum over the wrong axis,
-# and the difference of `(N, 1)` and `(N,)`.
+# Can the same mistakes be caught without names in tensors? Let's try it on three bugs. The first is
+# the mask from the beginning. The second is a division by the sums of rows without `keepdim=True`, so
+# that the sums land under the columns. The third is subtracting `(N,)` from `(N, 1)`.
 
 
 # %%
@@ -405,76 +442,102 @@ square = torch.rand(4, 4)
 row_sums = normalised(square).sum(dim=1)
 print(row_sums)
 assert not torch.allclose(row_sums, torch.ones(4))
+assert torch.equal(normalised(square)[:, 1], square[:, 1] / square[1].sum())
 pairs = (torch.randn(4, 1) - torch.randn(4)).shape
 assert pairs == (4, 4)  # every prediction against every target
 
 # %% [markdown] lang="pl"
-# **Liczby pierwsze na urządzeniu `meta`.** Skoro błąd milczy przez równe rozmiary, daj w
-# teście każdej osi inny, najlepiej pierwszy: iloczyn dwóch osi nie trafi wtedy w trzecią, jak
-# 2 · 3 w oś o rozmiarze 6. Na urządzeniu `meta` tensor ma kształt, ale nie ma danych, więc test
-# nic nie liczy, nawet dla modelu w pełnej skali.
+# **Liczby pierwsze na urządzeniu `meta`.** Skoro błąd milczy przez równe rozmiary, nadaj w
+# teście każdej osi inny rozmiar, najlepiej nieparzystą liczbę pierwszą: ani suma, ani iloczyn dwóch
+# takich rozmiarów nie trafi w trzeci, jak 2 + 3 trafia w 5, a 2 · 3 w 6. Na urządzeniu `meta` tensor ma
+# kształt, ale nie ma danych, więc mieści się tam nawet wynik o rozmiarze {{ terabytes:.1f }} TB.
 
 # %% [markdown] lang="en"
 # **Primes on the `meta` device.** If equal sizes make the bug silent, give each axis a
-# different one in the test, best a prime: the product of two axes then never meets a third,
-# as 2 · 3 meets an axis of size 6. On the `meta` device a tensor has a shape but no data, so the
-# test computes nothing, even for a model at full scale.
+# different size in the test, preferably an odd prime: neither the sum nor the product of two such
+# sizes meets a third, as 2 + 3 meets 5 and 2 · 3 meets 6. On the `meta` device a tensor has a
+# shape but no data, so even a result of {{ terabytes:.1f }} TB fits.
 
 
 # %%
-def raises(job: Callable[[], object]) -> str:
-    """The first line of the error, or nothing."""
-    try:
-        job()
-    except Exception as error:  # every tool has its own type
-        return str(error).splitlines()[0]
-    return ""
-
-
 def meta(*shape: int) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-batch_size, heads, tokens, classes = 3, 2, 5, 7
 on_primes = {
-    "mask": raises(
-        lambda: attention(
-            meta(batch_size, heads, tokens, tokens), meta(batch_size, tokens)
-        )
-    ),
-    "division": raises(lambda: normalised(meta(classes, tokens))),
-    "difference": raises(lambda: squared_error(meta(classes, 1), meta(classes))),
+    "mask": raises(lambda: attention(meta(3, 5, 7, 7), meta(3, 7))),
+    "division": raises(lambda: normalised(meta(3, 5))),
+    "difference": raises(lambda: squared_error(meta(3, 1), meta(3))),
 }
-for name, line in on_primes.items():
-    print(f"{name:10} {line[:78]}")
-assert on_primes["mask"].startswith("Attempting to broadcast a dimension of length 3")
+message = on_primes["mask"].splitlines()[-1]
+print(message)
+assert message.startswith(
+    "RuntimeError: Attempting to broadcast a dimension of length 3"
+)
 assert on_primes["division"] and not on_primes["difference"]
-assert not raises(lambda: meta(2, 3).flatten() + meta(6))  # silent, not primes
-assert raises(lambda: meta(2, 3).flatten() + meta(5))
+assert not raises(lambda: attention_fixed(meta(3, 5, 7, 7), meta(3, 7)))
+on_cpu = raises(lambda: attention(*padded(3, 7)))
+assert "_refs" in on_primes["mask"]  # a folder in the traceback
+assert on_cpu and "_refs" not in on_cpu
+
+assert not raises(lambda: torch.cat([meta(2), meta(3)]) + meta(5))  # 2 is not odd
+assert not raises(lambda: meta(2, 3).flatten() + meta(6))  # 6 is not a prime
+odd_primes = [n for n in range(3, 200) if all(n % d for d in range(2, n))]
+two = [*itertools.combinations_with_replacement(odd_primes, 2)]
+assert not {a + b for a, b in two} & {*odd_primes}
+assert not {a * b for a, b in two} & {*odd_primes}
+
+full_scale = attention_fixed(meta(512, 64, 8192, 8192), meta(512, 8192))
+terabytes = full_scale.nbytes / 1e12
 
 # %% [markdown] lang="pl"
-# **Adnotacje sprawdzane w czasie wywołania.** Wpisz kształt do adnotacji typu, a dekorator
-# porówna go z kształtem argumentu. Ta sama nazwa musi w jednym wywołaniu znaczyć ten sam
-# rozmiar. Ten strażnik możesz wkleić do swojego kodu.
+# Treść wyjątku jest inna niż na CPU, bo kształt na `meta` liczy tu kod Pythona:
+# [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py).
+#
+# **Adnotacje sprawdzane w czasie wywołania.** Wpisz nazwy osi do adnotacji typu. Dekorator
+# `checked` porówna je z kształtami argumentów i wyniku: w jednym wywołaniu ta sama nazwa musi znaczyć
+# ten sam rozmiar. Funkcja `run_on_primes` odczyta te same adnotacje i wywoła twoją funkcję na `meta`
+# z liczbami pierwszymi. Następną komórkę możesz wkleić do swojego kodu. Gotowe adnotacje, także z
+# `dtype`, ma biblioteka [jaxtyping](https://docs.kidger.site/jaxtyping).
 
 # %% [markdown] lang="en"
-# **Annotations checked at call time.** Write the shape into the type, and a decorator
-# compares it with what has come. Within one call the same name must mean the same size. This
-# is the guard that you can paste.
+# The message is not the one of the CPU, because on `meta` the shape is worked out by Python code:
+# [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py).
+#
+# **Annotations checked at call time.** Write the names of the axes into the type annotation. The
+# decorator `checked` compares them with the shapes of the arguments and of the result: within one
+# call the same name must mean the same size. The function `run_on_primes` reads the same annotations
+# and calls your function on `meta` with primes. You can paste the next cell into your code. Ready-made
+# annotations, with the `dtype` too, come with the library
+# [jaxtyping](https://docs.kidger.site/jaxtyping).
 
 # %%
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, ParamSpec, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def match(what: str, value: object, hint: object, sizes: dict[str, int]) -> None:
-    """Compare a tensor with an annotation such as Annotated[Tensor, "batch key"]."""
+def axes_of(hint: object) -> list[str] | None:
+    """The names in an annotation such as Annotated[Tensor, "batch key"]."""
     spec = next(iter(getattr(hint, "__metadata__", ())), None)
-    if not isinstance(value, Tensor) or not isinstance(spec, str):
+    return spec.split() if isinstance(spec, str) else None
+
+
+def match(what: str, value: object, hint: object, sizes: dict[str, int]) -> None:
+    """Compare a tensor with its annotation and with the sizes known so far."""
+    names = axes_of(hint)
+    if names is None or not isinstance(value, Tensor):
         return
-    names, shape = spec.split(), tuple(value.shape)
+    shape = tuple(value.shape)
     if len(names) != len(shape):
-        raise ValueError(f"{what} has shape {shape}, expected '{spec}'")
+        raise ValueError(f"{what} has shape {shape}, expected {names}")
     for name, size in zip(names, shape, strict=True):
         if sizes.setdefault(name, size) != size:
             raise ValueError(f"{what}: {name} is {size}, but was {sizes[name]} before")
@@ -497,25 +560,43 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
+def run_on_primes(function: Callable[..., object], **other: object) -> None:
+    """Call on `meta` tensors, every axis name a different odd prime."""
+    primes = (n for n in range(3, 10_000) if all(n % d for d in range(2, n)))
+    sizes: dict[str, int] = {}
+    inputs = dict(other)  # arguments that are not annotated tensors
+    for argument, hint in get_type_hints(function, include_extras=True).items():
+        names = axes_of(hint)
+        if names is not None and argument != "return":
+            shape = [sizes.setdefault(name, next(primes)) for name in names]
+            inputs[argument] = torch.empty(shape, device="meta")
+    checked(function)(**inputs)
+
+
+# %%
+Scores = Annotated[Tensor, "batch head query key"]
+Mask = Annotated[Tensor, "batch key"]
+Matrix = Annotated[Tensor, "row column"]
+Sample = Annotated[Tensor, "sample"]
+
+
 @checked
-def checked_attention(
-    scores: Annotated[Tensor, "batch head query key"],
-    mask: Annotated[Tensor, "batch key"],
-) -> Annotated[Tensor, "batch head query key"]:
+def checked_attention(scores: Scores, mask: Mask) -> Scores:
     return attention(scores, mask)
 
 
 @checked
-def checked_normalised(
-    x: Annotated[Tensor, "row column"],
-) -> Annotated[Tensor, "row column"]:
+def checked_fixed(scores: Scores, mask: Mask) -> Scores:
+    return attention_fixed(scores, mask)
+
+
+@checked
+def checked_normalised(x: Matrix) -> Matrix:
     return normalised(x)
 
 
 @checked
-def checked_error(
-    prediction: Annotated[Tensor, "sample"], target: Annotated[Tensor, "sample"]
-) -> Annotated[Tensor, ""]:
+def checked_error(prediction: Sample, target: Sample) -> Annotated[Tensor, ""]:
     return squared_error(prediction, target)
 
 
@@ -524,27 +605,44 @@ when_called = {
     "division": raises(lambda: checked_normalised(square)),
     "difference": raises(lambda: checked_error(torch.randn(4, 1), torch.randn(4))),
 }
-print(when_called)
-assert when_called["difference"] == "prediction has shape (4, 1), expected 'sample'"
-assert not when_called["mask"] and not when_called["division"]
+in_a_test = {
+    "mask": raises(lambda: run_on_primes(checked_attention)),
+    "division": raises(lambda: run_on_primes(checked_normalised)),
+    "difference": raises(lambda: run_on_primes(checked_error)),
+}
 swapped = raises(lambda: checked_attention(scores[:3], mask[:3].t()))
-assert swapped == "mask: batch is 5, but was 3 before"
+for trace in (when_called["difference"], swapped, in_a_test["mask"]):
+    print(trace.splitlines()[-1])
+assert "prediction has shape (4, 1), expected ['sample']" in when_called["difference"]
+assert "mask: batch is 5, but was 3 before" in swapped
+assert "Attempting to broadcast" in in_a_test["mask"] and in_a_test["division"]
+assert not when_called["mask"] and not when_called["division"]
+assert not in_a_test["difference"]
+checked_fixed(scores, mask)
+run_on_primes(checked_fixed)
 
 # %% [markdown] lang="pl"
-# Dekorator pilnuje granicy funkcji: złapał `(N, 1)` i zamienione osie o różnych rozmiarach, ale
-# pomyłki **wewnątrz** funkcji przy równych rozmiarach nie widzi.
+# Dekorator pilnuje granicy funkcji: złapał `(N, 1)` i zamienione osie o różnych rozmiarach.
+# Pomyłki **wewnątrz** funkcji przy równych rozmiarach nie widzi. Tę łapie w teście `run_on_primes`,
+# a przy naprawionej uwadze milczy.
 #
-# **Dowód przez eksport.** Funkcja `torch.export.export` śledzi program z rozmiarami jako
-# symbolami. Jeśli kod działa tylko dla `T = B`, symbole to ujawnią, nawet gdy przykład ma
-# równe rozmiary.
+# **Eksport z symbolami.** Funkcja `torch.export.export` śledzi program na przykładzie, ale rozmiary
+# zadeklarowane jako `Dim` zastępuje symbolami. Gdy rozgłaszanie zestawi dwa różne symbole, śledzenie
+# zapisuje warunek ich równości, a eksport zgłasza wyjątek, bo zadeklarowaliśmy je jako niezależne
+# ([`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)).
+# Przykład może więc mieć równe rozmiary.
 
 # %% [markdown] lang="en"
-# The decorator guards the border of a function: it caught `(N, 1)` and swapped axes of
-# different sizes, but it does not see a mistake **inside** the function at equal sizes.
+# The decorator guards the boundary of a function: it caught `(N, 1)` and swapped axes of different
+# sizes. It does not see a mistake **inside** the function at equal sizes. That one is caught in a
+# test by `run_on_primes`, which is silent for the repaired attention.
 #
-# **Proof by export.** The function `torch.export.export` traces a program with sizes as
-# symbols. If the code works only for `T = B`, the symbols reveal it, even if the example has
-# equal sizes.
+# **Export with symbols.** The function `torch.export.export` traces a program on an example, but
+# puts symbols in the place of sizes declared as `Dim`. When broadcasting pairs up two different
+# symbols, tracing records the condition that they are equal, and export raises, because we declared
+# them independent
+# ([`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)).
+# So the example may have equal sizes.
 
 
 # %%
@@ -560,7 +658,6 @@ class Program(nn.Module):
 
 
 B, T, N, C = Dim("B"), Dim("T"), Dim("N"), Dim("C")
-scores_dims, mask_dims = {0: B, 2: T, 3: T}, {0: B, 1: T}
 
 
 def export_error(
@@ -568,71 +665,68 @@ def export_error(
     inputs: tuple[Tensor, ...],
     dims: tuple[dict[int, Dim], ...],
 ) -> str:
-    """The message of a failed export, or nothing."""
-    try:
-        export(Program(function), inputs, dynamic_shapes=dims)
-    except Exception as error:
-        return str(error)
-    return ""
+    return raises(lambda: export(Program(function), inputs, dynamic_shapes=dims))
 
 
-in_proof = {
-    "mask": export_error(attention, (scores, mask), (scores_dims, mask_dims)),
+of_attention = ((scores, mask), ({0: B, 2: T, 3: T}, {0: B, 1: T}))
+in_export = {
+    "mask": export_error(attention, *of_attention),
     "division": export_error(normalised, (square,), ({0: N, 1: C},)),
     "difference": export_error(
         squared_error, (torch.randn(4, 1), torch.randn(4)), ({0: N}, {0: N})
     ),
 }
-print("\n".join(in_proof["mask"].splitlines()[:2]))
-assert "must always be equal" in in_proof["mask"]
-assert "must always be equal" in in_proof["division"]
-assert not in_proof["difference"]
-assert not export_error(attention_fixed, (scores, mask), (scores_dims, mask_dims))
+lines = in_export["mask"].splitlines()
+print(next(line for line in lines if "must always be equal" in line))
+print(lines[lines.index("Suggested fixes:") + 1])
+assert "must always be equal" in in_export["division"]
+assert "symbolic_shapes.py" in in_export["mask"]
+assert not in_export["difference"]
+assert not export_error(attention_fixed, *of_attention)
 
 # %% [markdown] lang="pl"
-# Eksport dowiódł, że przy rozmiarach większych od 1 dwa programy wymagają równych, a naprawiony
-# przepuścił. Różnicę `(N, 1)` i `(N,)` też przepuścił: jest legalna dla każdego `N`.
+# Eksport przyjął naprawioną uwagę. W dwóch błędnych programach wykrył, że zapisany graf wymaga równych
+# rozmiarów, a dla maski podał nawet, których: `T = B`. Odjęcie `(N,)` od `(N, 1)` przepuścił: jest
+# legalne dla każdego `N`.
 #
-# **Nazwy z opakowania** porównajmy na tych samych równych rozmiarach.
+# Na koniec sprawdźmy nazwy z opakowania, na tych samych równych rozmiarach.
 
 # %% [markdown] lang="en"
-# Export proved that with sizes above 1 two programs need equal ones, and let the repaired one
-# through. It also let the difference of `(N, 1)` and `(N,)` through: that one is legal for
-# every `N`.
+# Export accepted the repaired attention. In two of the wrong programs it found that the recorded
+# graph needs equal sizes, and for the mask it even said which: `T = B`. It let the subtraction of
+# `(N,)` from `(N, 1)` through: that one is legal for every `N`.
 #
-# **Names from the wrapper**, compared at the same equal sizes.
+# Finally, let's check the names from the wrapper, at the same equal sizes.
 
 # %%
 x = Named(square, ("row", "column"))
 by_name = x / x.sum("column")
-assert torch.allclose(by_name.sum("column").tensor, torch.ones(4))
 prediction = Named(torch.randn(4, 1), ("sample", "output"))
-target = Named(torch.randn(4), ("sample",))
-difference = prediction - target
-assert difference.names == ("sample", "output")  # 4 differences, not 16
-wrong_now = [leak > 0, not torch.allclose(row_sums, torch.ones(4)), pairs == (4, 4)]
+difference = prediction - Named(torch.randn(4), ("sample",))
 by_names = [
     torch.equal(named, attention_fixed(scores, mask)),
     torch.allclose(by_name.sum("column").tensor, torch.ones(4)),
-    difference.tensor.shape == (4, 1),
+    difference.tensor.shape == (4, 1),  # 4 differences, not 16
 ]
+wrong_now = [leak > 0, not torch.allclose(row_sums, torch.ones(4)), pairs == (4, 4)]
+both = [bool(when_called[bug] or in_a_test[bug]) for bug in on_primes]
 
 table = {
     "equal sizes": ["silent" if wrong else "right" for wrong in wrong_now],
-    "primes on meta": ["caught" if line else "silent" for line in on_primes.values()],
-    "annotations": ["caught" if line else "silent" for line in when_called.values()],
-    "export": ["caught" if text else "silent" for text in in_proof.values()],
+    "primes on meta": ["caught" if text else "silent" for text in on_primes.values()],
+    "annotations": ["caught" if text else "silent" for text in when_called.values()],
+    "both together": ["caught" if found else "silent" for found in both],
+    "export": ["caught" if text else "silent" for text in in_export.values()],
     "names": ["right" if right else "silent" for right in by_names],
 }
-for technique, outcomes in table.items():
-    print(f"{technique:15}", *outcomes)
 assert table["primes on meta"] == table["export"] == ["caught", "caught", "silent"]
 assert table["annotations"] == ["silent", "silent", "caught"]
+assert table["both together"] == ["caught"] * 3
 assert table["equal sizes"] == ["silent"] * 3 and table["names"] == ["right"] * 3
 
 # %% fold=true
 looks = {"silent": (RED, "✗"), "caught": (BLUE, "!"), "right": (GREEN, "✓")}
-fig, ax = plt.subplots(figsize=(7.2, 2.7))
+fig, ax = plt.subplots(figsize=(7.2, 3.1))
 for i, outcomes in enumerate(table.values()):
     for j, cell in enumerate(outcomes):
         colour, sign = looks[cell]
@@ -648,12 +742,14 @@ ax.tick_params(length=0, labelsize=10)
 ax.spines[:].set_visible(False)
 show_figure(
     fig,
-    alt_pl="Tabela: pięć sposobów, trzy błędy. Przy równych rozmiarach milczą wszystkie. "
-    "Liczby pierwsze na meta i eksport łapią maskę i dzielenie, adnotacje łapią różnicę, a "
-    "nazwy dają dobry wynik w każdej kolumnie.",
-    alt_en="A table of five ways and three bugs. At equal sizes all are silent. Primes on "
-    "meta and export catch the mask and the division, annotations catch the difference, and "
-    "names give the right result in every column.",
+    alt_pl="Tabela: sześć sposobów, trzy błędy. Przy równych rozmiarach milczą wszystkie. "
+    "Liczby pierwsze na meta i eksport łapią maskę i dzielenie, adnotacje łapią różnicę. "
+    "Liczby pierwsze razem z adnotacjami łapią wszystkie trzy, a nazwy dają w każdej "
+    "kolumnie dobry wynik.",
+    alt_en="A table of six ways and three bugs. At equal sizes all are silent. Primes on "
+    "meta and export catch the mask and the division, annotations catch the difference. "
+    "Primes together with annotations catch all three, and names give the right result in "
+    "every column.",
     pl={
         "✗ silent": "✗ milczy",
         "! caught": "! wyjątek",
@@ -664,29 +760,29 @@ show_figure(
         "equal sizes": "równe rozmiary",
         "primes on meta": "liczby pierwsze na meta",
         "annotations": "adnotacje",
+        "both together": "oba razem",
         "export": "eksport",
         "names": "nazwy",
     },
 )
 
 # %% [markdown] lang="pl"
-# Żaden wiersz poza nazwami nie jest pełny, ale dwa się uzupełniają: adnotacje na granicy
-# funkcji i liczby pierwsze w jej teście łapią razem wszystkie trzy błędy.
+# Żadne z trzech narzędzi nie łapie samo wszystkich błędów, ale liczby pierwsze w teście i adnotacje
+# na granicy funkcji łapią razem wszystkie trzy. Oba są w komórce do wklejenia.
 #
 # ## Ile to kosztuje
 #
-# Przewidywanie: nazwy i adnotacje są w Pythonie, więc poza widokami nie dodają operacji ani
-# bajtów, tylko stały narzut na wywołanie. Dla dużych tensorów powinien zniknąć.
+# Nazwy i adnotacje są w Pythonie, więc poza widokami (*view*) nie powinny dodawać operacji ani
+# bajtów. Czas zmierzymy tylko dla adnotacji: im większe tensory, tym mniej powinny ważyć.
 
 # %% [markdown] lang="en"
-# No row except the names is complete, but two complement each other: annotations at the
-# border of a function and primes in its test catch all three bugs together.
+# None of the three tools catches all the bugs alone, but primes in a test and annotations at the
+# boundary of a function catch all three together. Both are in the cell to paste.
 #
 # ## What it costs
 #
-# The prediction: names and annotations live in Python, so apart from views they add neither
-# operations nor bytes, only a constant overhead for each call. For large tensors it should
-# vanish.
+# Names and annotations live in Python, so apart from views they should add neither operations nor
+# bytes. We will time only annotations: the larger the tensors, the less they should weigh.
 
 
 # %%
@@ -703,25 +799,23 @@ def fixed_sum(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 @checked
-def checked_sum(
-    scores: Annotated[Tensor, "batch head query key"],
-    mask: Annotated[Tensor, "batch key"],
-) -> Annotated[Tensor, "batch head query key"]:
+def checked_sum(scores: Scores, mask: Mask) -> Scores:
     return fixed_sum(scores, mask)
 
 
 by_hand = kernels(lambda: fixed_sum(scores, mask))
+print(by_hand)
+assert by_hand == ({"add": 1}, 4 * scores.numel())  # 4 bytes for each number
 assert kernels(lambda: named_scores + named_mask) == by_hand
 assert kernels(lambda: checked_sum(scores, mask)) == by_hand
-print(by_hand)
 
 
 # %% measured=true
-def overhead(batch: int, length: int, calls: int) -> float:
-    """Time of a checked call in multiples of a bare one, the fastest of 15 rounds."""
-    inputs = padded(batch, length)
+def overhead(batch: int, tokens: int, calls: int) -> float:
+    """Time of a checked call in multiples of a bare one, the fastest of 40 rounds."""
+    inputs = padded(batch, tokens)
     best = [math.inf, math.inf]
-    for _ in range(15):
+    for _ in range(40):
         for i, job in enumerate((fixed_sum, checked_sum)):
             start = time.perf_counter()
             for _ in range(calls):
@@ -730,78 +824,106 @@ def overhead(batch: int, length: int, calls: int) -> float:
     return best[1] / best[0]
 
 
-small_overhead = overhead(2, 4, 200)
-large_overhead = overhead(16, 256, 4)
+small_overhead = overhead(2, 4, 100)
+large_overhead = overhead(16, 256, 2)
 print(f"{small_overhead=:.1f} {large_overhead=:.2f}")
-assert small_overhead > large_overhead
-assert large_overhead < 1.5
+assert large_overhead - 1 < (small_overhead - 1) / 2
 
 # %% [markdown] lang="pl"
-# Operacje poza widokami i bajty są te same. Wywołanie z adnotacjami zajęło
-# {{ small_overhead:.1f }}× tyle czasu co bez nich na małych tensorach i
-# {{ large_overhead:.1f }}× na większych, czyli tyle, że różnica ginie w szumie.
+# Operacje poza widokami i bajty są te same. Wywołanie z adnotacjami trwało
+# {{ small_overhead:.1f }}× tyle co bez nich na małych tensorach i {{ large_overhead:.2f }}× na
+# większych.
 #
 # ## Co się psuje i jak to zauważyć
 #
-# Test na liczbach pierwszych działa tylko wtedy, gdy rozmiary są naprawdę różne. Rozmiar 1
-# unieważnia go tak samo jak równe rozmiary, bo oś o rozmiarze 1 pasuje do wszystkiego.
+# - **Źle wskazana oś.** Dzielenie `x / x.sum(0)` jest legalne dla każdych rozmiarów, więc
+#   nie wykryje go żadne z narzędzi ani nazwy. Sprawdź wartości: czy wiersze sumują się do 1?
+# - **Równe rozmiary w teście.** Błąd maski ukryło {{ batch }} zdań po {{ tokens }} tokenów, bo te osie
+#   stanęły jedna pod drugą. Wśród {{ how_many }} trójek równość zdań i głów niczego nie ukryła. Oś
+#   o rozmiarze 1 pasuje do każdej.
+# - **Argumenty poza adnotacją.** Dekorator po cichu pomija listy i adnotacje z `None`.
 
 # %% [markdown] lang="en"
 # The operations apart from views and the bytes are the same. A call with annotations took
 # {{ small_overhead:.1f }}× as long as one without on small tensors and
-# {{ large_overhead:.1f }}× on larger ones, where the difference is lost in the noise.
+# {{ large_overhead:.2f }}× on larger ones.
 #
 # ## What breaks and how to notice
 #
-# The test on primes works only if the sizes are really different. A size of 1 spoils it just
-# as equal sizes do, because an axis of size 1 fits everything.
+# - **The wrong axis, named by you.** The division `x / x.sum(0)` is legal for all sizes, so
+#   none of the tools detects it, nor do names. Check the values: do the rows add up to 1?
+# - **Equal sizes in a test.** The mask bug was hidden by {{ batch }} sentences of {{ tokens }} tokens,
+#   because these axes landed one under the other. Among the {{ how_many }} triples, as many
+#   sentences as heads hid nothing. An axis of size 1 fits every other.
+# - **Arguments outside the annotation.** The decorator silently skips lists and annotations with
+#   `None`.
+
 
 # %%
-sizes_tried = {
-    (3, 2, 5): "different",
-    (5, 2, 5): "batch == tokens",
-    (1, 2, 5): "batch == 1",
-    (3, 3, 5): "batch == heads",
-}
-caught = {
-    note: bool(raises(functools.partial(attention, meta(b, h, t, t), meta(b, t))))
-    for (b, h, t), note in sizes_tried.items()
-}
-print(caught)
-assert caught == {
-    "different": True,
-    "batch == tokens": False,
-    "batch == 1": False,
-    "batch == heads": True,
-}
+@checked
+def wrong_axis(x: Matrix) -> Matrix:
+    return x / x.sum(0)
+
+
+assert not raises(lambda: run_on_primes(wrong_axis))
+assert not export_error(wrong_axis, (square,), ({0: N, 1: C},))
+by_wrong_name = x / x.sum("row")  # no exception
+for wrong in (wrong_axis(square).sum(1), by_wrong_name.sum("column").tensor):
+    assert not torch.allclose(wrong, torch.ones(4))
+
+heads_like_batch = {(b, h, t) for b, h, t in triples if b == h and b not in (1, t)}
+assert heads_like_batch and not heads_like_batch & {*silent}
+
+
+@checked
+def skipped(xs: list[Sample], x: Sample | None) -> None:
+    assert x is not None and xs[0].dim() == x.dim() == 2  # two axes, the name says one
+
+
+skipped([square], square)
 
 # %% [markdown] lang="pl"
-# Kształty sprawdza się bez danych, więc te narzędzia nie zależą od urządzenia (na GPU tu
-# niemierzone).
+# Odwrotnie też bywa: wyjątek na `meta` nie zawsze znaczy pomyłkę. Tensor nie ma tam wartości, więc kod,
+# który je odczytuje, zgłasza wyjątek mimo dobrych kształtów. Przeczytaj komunikat.
+
+# %% [markdown] lang="en"
+# The reverse happens too: an exception on `meta` is not always a mistake. A tensor has no values there,
+# so code that reads them raises although its shapes are right. Read the message.
+
+# %% raises="RuntimeError: Tensor.item() cannot be called on meta tensors"
+share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
+
+# %% [markdown] lang="pl"
+# > [!NOTE]
+# > Wszystko tu liczył procesor. Kształty sprawdza się bez danych, więc narzędzia nie zależą od
+# > urządzenia, ale na GPU ich tu nie uruchomiono.
 #
 # ## Co już umiesz
 #
-# - Powiesz, dla jakich rozmiarów pomyłka osi milczy, a dla jakich zgłosi wyjątek.
+# - Powiesz, dla jakich rozmiarów pomylona oś przechodzi po cichu, a dla jakich kończy się wyjątkiem.
 # - Opiszesz granicę funkcji adnotacjami, a jej wnętrze sprawdzisz liczbami pierwszymi.
-# - Eksportem dowiedziesz, że kod nie zakłada równości rozmiarów.
+# - Eksportem wykryjesz kod, który zakłada równość rozmiarów.
 #
-# Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Dokumentacja:
+# Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Następna lekcja: 08,
+# o grafie obliczeniowym. Dokumentacja:
 # [torch.export](https://docs.pytorch.org/docs/stable/export.html).
 #
 # ## Pasy: sprawdź się
 
 # %% [markdown] lang="en"
-# Shapes are checked without data, so these tools do not depend on the device (not measured on
-# a GPU here).
+# > [!NOTE]
+# > Everything here ran on the CPU. Shapes are checked without data, so the tools do not depend on the
+# > device, but they were not run on a GPU here.
 #
 # ## Now you can
 #
-# - Tell for which sizes an axis mistake is silent and for which it raises.
-# - Describe the border of a function with annotations, and check its inside with primes.
-# - Prove by export that code does not assume equal sizes.
+# - Tell for which sizes a wrong axis passes silently and for which it raises.
+# - Describe the boundary of a function with annotations, and check its inside with primes.
+# - Detect by export the code that assumes equal sizes.
 #
-# Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py).
-# Documentation: [torch.export](https://docs.pytorch.org/docs/stable/export.html).
+# Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py). Next lesson: 08,
+# on the computational graph. Documentation:
+# [torch.export](https://docs.pytorch.org/docs/stable/export.html).
 #
 # ## Belts: test yourself
 
@@ -827,6 +949,7 @@ patterns = {
 }  # your patterns
 
 # %% exercise="align-names" role="check"
+torch.manual_seed(0)
 pairs_asked = [
     ("batch channel height width", "channel"),
     ("batch token width", "batch"),
@@ -858,8 +981,10 @@ for equal in (False, True):
         )
         line = raises(functools.partial(torch.add, large.tensor, moved))
         assert not line, say(
-            pl=f"({inner}) do ({outer}): przy różnych rozmiarach jest wyjątek: {line}",
-            en=f"({inner}) to ({outer}): with different sizes it raises: {line}",
+            pl=f"({inner}) do ({outer}): przy różnych rozmiarach jest wyjątek: "
+            f"{line.splitlines()[-1]}",
+            en=f"({inner}) to ({outer}): with different sizes it raises: "
+            f"{line.splitlines()[-1]}",
         )
         summed = large.tensor + moved
         assert summed.shape == wanted.shape and torch.allclose(summed, wanted), say(
@@ -873,6 +998,13 @@ for equal in (False, True):
 # %% [markdown] lang="en" exercise="align-names" role="hint"
 # On the right write the axes of the first tensor, and put a 1 for those that the second one
 # does not have.
+
+# %% [markdown] lang="pl" exercise="align-names" role="hint"
+# Po lewej wypisz osie drugiego tensora w jego kolejności; kolejność po prawej wyznacza pierwszy.
+
+# %% [markdown] lang="en" exercise="align-names" role="hint"
+# On the left list the axes of the second tensor in its own order; the order on the right is set by
+# the first one.
 
 # %% exercise="align-names" role="wrong" says="(channel) to (batch channel height width): the result must have 4 axes"
 patterns = {  # leaves it to broadcasting, which aligns on the right
@@ -957,10 +1089,17 @@ for shape, spec, known, expected in cases:
         pl=f"kształt {shape}, adnotacja „{spec}”, znane {known}: ma być {expected}",
         en=f"shape {shape}, annotation “{spec}”, known {known}: should be {expected}",
     )
-    named_axes = [n for n in spec.split() if n.isalpha()]
-    learnt = dict(zip(named_axes[::-1], [*shape][::-1], strict=False))
-    if not any(c.isdigit() or c == "_" for c in spec):
-        assert sizes == (known | learnt if expected else known), say(
+    ends = zip(spec.split()[::-1], [*shape][::-1], strict=False)
+    learnt = {name: size for name, size in ends if name.isalpha()}
+    if expected:
+        assert sizes == known | learnt, say(
+            pl=f"kształt {shape}, adnotacja „{spec}”: sizes to {sizes}, ma być "
+            f"{known | learnt}",
+            en=f"shape {shape}, annotation “{spec}”: sizes is {sizes}, should be "
+            f"{known | learnt}",
+        )
+    else:
+        assert sizes == known, say(
             pl=f"kształt {shape}, adnotacja „{spec}”: sizes to {sizes}; zapisuj nazwy tylko "
             "wtedy, gdy wszystko pasuje",
             en=f"shape {shape}, annotation “{spec}”: sizes is {sizes}; store names only if "
@@ -973,6 +1112,13 @@ for shape, spec, known, expected in cases:
 # %% [markdown] lang="en" exercise="better-match" role="hint"
 # If the annotation starts with `...`, compare the ends. Collect new names in a dictionary of
 # their own.
+
+# %% [markdown] lang="pl" exercise="better-match" role="hint"
+# Metoda `setdefault` z kopii `dict(sizes)` obsłuży i nazwę znaną wcześniej, i powtórzoną.
+
+# %% [markdown] lang="en" exercise="better-match" role="hint"
+# The method `setdefault` of a copy `dict(sizes)` deals both with a name known before and with a
+# repeated one.
 
 
 # %% exercise="better-match" role="wrong" says="batch batch"
@@ -1051,180 +1197,177 @@ def match_spec(shape: Sequence[int], spec: str, sizes: dict[str, int]) -> bool:
     return True
 
 
-# %% [markdown] lang="pl" exercise="prime-check" role="prompt" belt="black" minutes=25
-# ### Czarny: test, który pisze się sam
+# %% [markdown] lang="pl" exercise="confused-axes" role="prompt" belt="black" minutes=25
+# ### Czarny: które osie się spotkały
 #
-# Napisz `prime_check(function, result, **specs)`. Funkcja nadaje każdej nazwie osi inną
-# liczbę pierwszą, wywołuje `function` na tensorach `meta` i zgłasza `ValueError`, gdy
-# wywołanie się nie uda albo kształt wyniku nie jest taki, jak mówi `result`. Argumenty
-# przekazuj po nazwie.
+# Liczby pierwsze mówią, że oś jest pomylona, ale nie która. Napisz `confused(function, **specs)`. Gdy
+# `function` działa na tensorach `meta`, na których każda nazwa osi ma inny rozmiar, wynikiem jest
+# pusty zbiór. Gdy zgłasza wyjątek, zwróć wszystkie pary nazw, którym wystarczy nadać ten sam rozmiar,
+# żeby wyjątek zniknął; nazwy w parze ustaw alfabetycznie. Gdy takiej pary nie ma, zgłoś `ValueError`.
+# Argumenty przekazuj po nazwie.
 
-# %% [markdown] lang="en" exercise="prime-check" role="prompt" belt="black" minutes=25
-# ### Black: a test that writes itself
+# %% [markdown] lang="en" exercise="confused-axes" role="prompt" belt="black" minutes=25
+# ### Black: which axes have met
 #
-# Write `prime_check(function, result, **specs)`. It gives every axis name a different prime,
-# calls `function` on `meta` tensors and raises `ValueError` if the call fails or if the shape
-# of the result is not what `result` says. Pass the arguments by name.
+# Primes tell that an axis is wrong, but not which one. Write `confused(function, **specs)`. If
+# `function` works on `meta` tensors where each axis name has a different size, the result is an
+# empty set. If it raises, return all pairs of names for which one common size is enough to make
+# the exception go away; put the names of a pair in alphabetical order. If there is no such pair,
+# raise `ValueError`. Pass the arguments by name.
 
 
-# %% exercise="prime-check" role="starter"
-def prime_check(function: Callable[..., Tensor], result: str, **specs: str) -> None:
-    pass  # your code
+# %% exercise="confused-axes" role="starter"
+def confused(function: Callable[..., Tensor], **specs: str) -> set[tuple[str, str]]:
+    return set()  # your code
 
 
-# %% exercise="prime-check" role="check"
-def outer_sum(x: Tensor, y: Tensor) -> Tensor:
-    return x[:, None] + y
-
-
-def transposed(x: Tensor) -> Tensor:
-    return x.t()
-
-
+# %% exercise="confused-axes" role="check"
 @dataclass(frozen=True)
-class Checked:
+class Case:
     function: Callable[..., Tensor]
-    result: str
     specs: dict[str, str]
-    good: bool
+    expected: set[tuple[str, str]] | str
 
 
-masks = {"scores": "batch head token token", "mask": "batch token"}
-vectors = {"x": "row", "y": "column"}
-tasks = [
-    Checked(attention_fixed, "batch head token token", masks, True),
-    Checked(attention, "batch head token token", masks, False),
-    Checked(normalised, "row column", {"x": "row column"}, False),
-    Checked(
-        lambda x: x / x.sum(1, keepdim=True), "row column", {"x": "row column"}, True
+def sum_of_two(x: Tensor, y: Tensor) -> Tensor:
+    return x + y
+
+
+def flat_sum(x: Tensor, y: Tensor) -> Tensor:
+    return x.flatten() + y.sum((0, 1))
+
+
+cases_to_try = [
+    Case(
+        attention,
+        {"scores": "batch head query key", "mask": "batch key"},
+        {("batch", "query")},
     ),
-    Checked(outer_sum, "row column", vectors, True),
-    Checked(outer_sum, "column row", vectors, False),
-    Checked(transposed, "column row", {"x": "row column"}, True),
-    Checked(transposed, "row column", {"x": "row column"}, False),
-    Checked(
-        lambda prediction, target: prediction - target,
-        "sample",
-        {"prediction": "sample one", "target": "sample"},
-        False,
+    Case(
+        attention_fixed, {"scores": "batch head query key", "mask": "batch key"}, set()
     ),
-    Checked(lambda x: x.sum(), "", {"x": " ".join("abcdefghij")}, True),
+    Case(normalised, {"x": "row column"}, {("column", "row")}),
+    Case(torch.matmul, {"input": "a b", "other": "c d"}, {("b", "c")}),
+    Case(flat_sum, {"x": "a b", "y": "c d e"}, "ValueError"),
 ]
-for task in tasks:
-    seen: list[Tensor] = []
+rng = random.Random(7)
+for _ in range(20):  # the third name of x gives way to one that stands further left
+    names = rng.sample("abcdefgh", 4)
+    left = rng.choice(names[:2])
+    met = {(min(left, names[2]), max(left, names[2]))}
+    specs = {"x": " ".join(names), "y": f"{left} {names[3]}"}
+    cases_to_try.append(Case(sum_of_two, specs, met))
+
+for case in cases_to_try:
+    devices: set[str] = set()
 
     def spied(
-        _task: Checked = task, _seen: list[Tensor] = seen, **inputs: Tensor
+        _case: Case = case, _devices: set[str] = devices, **inputs: Tensor
     ) -> Tensor:
-        _seen.extend(inputs.values())
-        return _task.function(**inputs)
+        _devices |= {given.device.type for given in inputs.values()}
+        return _case.function(**inputs)
 
     try:
-        prime_check(spied, task.result, **task.specs)
-        passed = True
+        found: set[tuple[str, str]] | str = confused(spied, **case.specs)
     except ValueError:
-        passed = False
-    shown = f"{task.specs} -> '{task.result}'"
-    assert len(seen) == len(task.specs), say(
-        pl=f"{shown}: funkcja ma dostać każdy argument raz",
-        en=f"{shown}: the function must get each argument once",
+        found = "ValueError"
+    assert found == case.expected, say(
+        pl=f"{case.specs}: ma być {case.expected or '{}'}, jest {found or '{}'}",
+        en=f"{case.specs}: should be {case.expected or '{}'}, got {found or '{}'}",
     )
-    assert all(given.device.type == "meta" for given in seen), say(
-        pl=f"{shown}: tensory mają być na meta", en=f"{shown}: tensors must be on meta"
-    )
-    drawn: dict[str, int] = {}
-    for spec, given in zip(task.specs.values(), seen, strict=True):
-        drawn |= dict(zip(spec.split(), given.shape, strict=True))
-    assert (
-        len(set(drawn.values())) == len(drawn) and min(drawn.values(), default=2) > 1
-    ), say(
-        pl=f"{shown}: rozmiary {drawn} się powtarzają albo są równe 1",
-        en=f"{shown}: the sizes {drawn} repeat or are 1",
-    )
-    assert all(n % d for n in drawn.values() for d in range(2, n)), say(
-        pl=f"{shown}: rozmiary {drawn} nie są liczbami pierwszymi",
-        en=f"{shown}: the sizes {drawn} are not primes",
-    )
-    assert passed == task.good, say(
-        pl=f"{shown}: wynik testu to {passed}, ma być {task.good}",
-        en=f"{shown}: the test says {passed}, should be {task.good}",
+    assert devices == {"meta"}, say(
+        pl=f"{case.specs}: tensory mają być na meta, są na {devices}",
+        en=f"{case.specs}: the tensors must be on meta, they are on {devices}",
     )
 
-# %% [markdown] lang="pl" exercise="prime-check" role="hint"
-# Nazwy ze wszystkich adnotacji zbierz w kolejności, każdej daj następną liczbę pierwszą.
+# %% [markdown] lang="pl" exercise="confused-axes" role="hint"
+# Napisz najpierw funkcję, która dla słownika rozmiarów mówi, czy wywołanie się udało.
 
-# %% [markdown] lang="en" exercise="prime-check" role="hint"
-# Collect the names of all annotations in order and give each the next prime.
+# %% [markdown] lang="en" exercise="confused-axes" role="hint"
+# First write a function that tells for a dictionary of sizes whether the call has succeeded.
 
-# %% [markdown] lang="pl" exercise="prime-check" role="hint"
-# Samo wywołanie nie wystarczy: `outer_sum` działa dla każdych rozmiarów, ale kształt wyniku
-# może być odwrotny, niż mówi `result`.
+# %% [markdown] lang="pl" exercise="confused-axes" role="hint"
+# Dla pary zmień tylko jeden rozmiar: wyrażenie `sizes | {one: sizes[other]}` zostawia resztę osi
+# różnymi.
 
-# %% [markdown] lang="en" exercise="prime-check" role="hint"
-# The call alone is not enough: `outer_sum` works for all sizes, but the shape of the result
-# may be the reverse of what `result` says.
-
-
-# %% exercise="prime-check" role="wrong" says="the test says True, should be False"
-def prime_check(function: Callable[..., Tensor], result: str, **specs: str) -> None:
-    # Only calls: a result with swapped axes gets through.
-    primes = iter((2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31))
-    sizes: dict[str, int] = {}
-    inputs = {}
-    for argument, spec in specs.items():
-        for name in spec.split():
-            if name not in sizes:
-                sizes[name] = next(primes)
-        inputs[argument] = meta(*(sizes[name] for name in spec.split()))
-    try:
-        function(**inputs)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+# %% [markdown] lang="en" exercise="confused-axes" role="hint"
+# For a pair change one size only: the expression `sizes | {one: sizes[other]}` leaves the other axes
+# different.
 
 
-# %% exercise="prime-check" role="wrong" says="repeat or are 1"
-def prime_check(function: Callable[..., Tensor], result: str, **specs: str) -> None:
-    # Sizes by position: the second axis of one argument equals that of another.
-    primes = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
-    sizes = {
-        n: primes[i] for spec in specs.values() for i, n in enumerate(spec.split())
+# %% exercise="confused-axes" role="wrong" says="'mask': 'batch key'}: should be {}, got"
+def confused(function: Callable[..., Tensor], **specs: str) -> set[tuple[str, str]]:
+    # Does not ask first whether there is an exception to explain.
+    names = sorted({name for spec in specs.values() for name in spec.split()})
+    sizes = dict(zip(names, odd_primes, strict=False))
+    pairs = set()
+    for one, other in itertools.combinations(names, 2):
+        tried = sizes | {one: sizes[other]}
+        inputs = {a: meta(*(tried[n] for n in s.split())) for a, s in specs.items()}
+        if not raises(functools.partial(function, **inputs)):
+            pairs.add((one, other))
+    if not pairs:
+        raise ValueError("no pair explains the exception")
+    return pairs
+
+
+# %% exercise="confused-axes" role="wrong" says="should be {('batch', 'query')}, got"
+def confused(function: Callable[..., Tensor], **specs: str) -> set[tuple[str, str]]:
+    # Gives all axes outside of the pair one size: those are equal, too.
+    names = sorted({name for spec in specs.values() for name in spec.split()})
+
+    def works(sizes: dict[str, int]) -> bool:
+        inputs = {a: meta(*(sizes[n] for n in s.split())) for a, s in specs.items()}
+        return not raises(functools.partial(function, **inputs))
+
+    if works(dict(zip(names, odd_primes, strict=False))):
+        return set()
+    pairs = set()
+    for one, other in itertools.combinations(names, 2):
+        if works({name: 3 if name in (one, other) else 5 for name in names}):
+            pairs.add((one, other))
+    if not pairs:
+        raise ValueError("no pair explains the exception")
+    return pairs
+
+
+# %% exercise="confused-axes" role="wrong" says="should be ValueError, got {}"
+def confused(function: Callable[..., Tensor], **specs: str) -> set[tuple[str, str]]:
+    # Different sizes, but not primes: 2 · 3 meets 6.
+    names = sorted({name for spec in specs.values() for name in spec.split()})
+    sizes = {name: 2 + at for at, name in enumerate(names)}
+
+    def works(sizes: dict[str, int]) -> bool:
+        inputs = {a: meta(*(sizes[n] for n in s.split())) for a, s in specs.items()}
+        return not raises(functools.partial(function, **inputs))
+
+    if works(sizes):
+        return set()
+    pairs = set()
+    for one, other in itertools.combinations(names, 2):
+        if works(sizes | {one: sizes[other]}):
+            pairs.add((one, other))
+    if not pairs:
+        raise ValueError("no pair explains the exception")
+    return pairs
+
+
+# %% exercise="confused-axes" role="solution"
+def confused(function: Callable[..., Tensor], **specs: str) -> set[tuple[str, str]]:
+    names = sorted({name for spec in specs.values() for name in spec.split()})
+    sizes = dict(zip(names, odd_primes, strict=False))
+
+    def works(sizes: dict[str, int]) -> bool:
+        inputs = {a: meta(*(sizes[n] for n in s.split())) for a, s in specs.items()}
+        return not raises(functools.partial(function, **inputs))
+
+    if works(sizes):  # nothing to explain
+        return set()
+    pairs = {
+        (one, other)
+        for one, other in itertools.combinations(names, 2)
+        if works(sizes | {one: sizes[other]})  # only these two are equal now
     }
-    inputs = {a: meta(*(sizes[n] for n in spec.split())) for a, spec in specs.items()}
-    try:
-        shape = tuple(function(**inputs).shape)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    if shape != tuple(sizes[name] for name in result.split()):
-        raise ValueError(f"result {shape}")
-
-
-# %% exercise="prime-check" role="wrong" says="tensors must be on meta"
-def prime_check(function: Callable[..., Tensor], result: str, **specs: str) -> None:
-    # Real tensors: with primes, ten axes would take 26 GB.
-    sizes = {
-        n: 2 + i
-        for i, n in enumerate({n: 0 for s in specs.values() for n in s.split()})
-    }
-    shapes = {a: [sizes[n] for n in spec.split()] for a, spec in specs.items()}
-    inputs = {argument: torch.empty(shape) for argument, shape in shapes.items()}
-    try:
-        found = tuple(function(**inputs).shape)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    if found != tuple(sizes[name] for name in result.split()):
-        raise ValueError(f"result {found}")
-
-
-# %% exercise="prime-check" role="solution"
-def prime_check(function: Callable[..., Tensor], result: str, **specs: str) -> None:
-    names = dict.fromkeys(name for spec in specs.values() for name in spec.split())
-    primes = (n for n in range(2, 10_000) if all(n % d for d in range(2, n)))
-    sizes = dict(zip(names, primes, strict=False))
-    inputs = {a: meta(*(sizes[n] for n in spec.split())) for a, spec in specs.items()}
-    try:
-        found = tuple(function(**inputs).shape)
-    except RuntimeError as error:  # an axis met one that it does not fit
-        raise ValueError(str(error)) from error
-    expected = tuple(sizes[name] for name in result.split())
-    if found != expected:
-        raise ValueError(f"the result is {found}, expected '{result}' = {expected}")
+    if not pairs:
+        raise ValueError("no pair explains the exception")
+    return pairs
