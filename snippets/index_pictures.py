@@ -1,12 +1,14 @@
 """Pictures of indexing: which cells are read, and where written values land.
 
-A colour belongs to a cell of the tensor that is read, the same wherever its value goes.
+A colour belongs to an entry of the index, and to the cells and values that it read.
 Cells, indices and results are read from the tensors; nothing is drawn by hand.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan, nan
 
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,10 +29,13 @@ class Read:
     """One indexing expression.
 
     Attributes:
+        name: the expression as it is printed.
         index: the index tensor, one- or two-dimensional.
-        cells: what the expression gives when it is applied to the numbers of the cells.
+        cells: what the expression gives when it is applied to the numbers of the cells;
+            its last dimensions are those of the index.
     """
 
+    name: str
     index: Tensor
     cells: Tensor
 
@@ -59,46 +64,45 @@ def _grid(x: Tensor) -> list[list[float]]:
 
 
 def reads_figure(
-    name: str, x: Tensor, reads: Mapping[str, Read]
+    name: str, x: Tensor, reads: Sequence[Read]
 ) -> tuple[Figure, set[str]]:
     """Draw a matrix with the cells that expressions read, their index and result.
 
     Args:
         name: what the matrix is called.
         x: the matrix that is read.
-        reads: by the expression to print; one under the other.
+        reads: the expressions, one under the other.
 
     Returns:
         The figure, and its texts that are code and need no translation.
     """
     columns = x.shape[1]
     index_at = columns + 1.5
-    result_at = index_at + max(len(_grid(r.index)[0]) for r in reads.values()) + 1.5
-    width = result_at + max(len(_grid(r.cells)[0]) for r in reads.values())
+    result_at = index_at + max(len(_grid(read.index)[0]) for read in reads) + 1.5
+    width = result_at + max(len(_grid(read.cells)[0]) for read in reads)
     height = (x.shape[0] + 2.1) * len(reads) - 0.6
     fig, ax = plt.subplots(figsize=(7.2, 0.29 * height))
     same: set[str] = set()
-    for line, (expression, read) in enumerate(reads.items()):
+
+    def table(values: Tensor, hues: Tensor, left: float) -> None:
+        for row, pairs in enumerate(map(zip, _grid(values), _grid(hues))):
+            for column, (value, hue) in enumerate(pairs):
+                fill = "none" if isnan(hue) else RAMP(hue)
+                _cell(ax, left + column, top + 1 + row, f"{value:g}", fill)
+
+    for line, read in enumerate(reads):
         top = line * (x.shape[0] + 2.1)
-        used = {int(cell) for row in _grid(read.cells) for cell in row}
         shape = f"index {tuple(read.index.shape)}"
-        _text(ax, 0, top + 0.5, name)
-        _text(ax, index_at, top + 0.5, shape)
-        _text(ax, result_at, top + 0.5, expression)
-        same |= {name, shape, expression}
-        for row, values in enumerate(_grid(x)):
-            for column, value in enumerate(values):
-                cell = row * columns + column
-                fill = RAMP(cell / (x.numel() - 1)) if cell in used else "none"
-                _cell(ax, column, top + 1 + row, f"{value:g}", fill)
-        for row, values in enumerate(_grid(read.index)):
-            for column, value in enumerate(values):
-                _cell(ax, index_at + column, top + 1 + row, f"{value:g}", "none")
-        for row, values in enumerate(_grid(read.cells)):
-            for column, value in enumerate(values):
-                fill = RAMP(value / (x.numel() - 1))
-                shown = f"{float(x.flatten()[int(value)]):g}"
-                _cell(ax, result_at + column, top + 1 + row, shown, fill)
+        for left, text in ((0, name), (index_at, shape), (result_at, read.name)):
+            _text(ax, left, top + 0.5, text)
+            same.add(text)
+        hues = torch.linspace(0, 1, read.index.numel()).reshape(read.index.shape)
+        taken = hues.expand_as(read.cells)
+        used = torch.full((x.numel(),), nan)
+        used[read.cells] = taken
+        table(x, used.reshape(x.shape), 0)
+        table(read.index, hues, index_at)
+        table(x.flatten()[read.cells], taken, result_at)
     _frame(ax, width, height)
     return fig, same
 

@@ -30,10 +30,10 @@ import hashlib
 import math
 import random
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -81,111 +81,108 @@ assert changed_plain == 0
 assert 45 < changed_in_place < 55
 
 # %% [markdown] lang="pl"
-# Zwykły blok zmienił {{ changed_plain:.0f }}% liczb, a blok z `inplace=True` zmienił ich
-# {{ changed_in_place:.0f }}%. Wyjątku nie było, także w przejściu wstecz. Pytanie lekcji:
+# Zwykły blok nie zmienił ani jednej liczby, a blok z `inplace=True` zmienił
+# {{ changed_in_place:.0f }}% liczb. Wyjątku nie było, nawet w przejściu wstecz. Pytanie lekcji:
 # **który zapis w miejscu autograd zauważy, który popsuje wynik po cichu i co w zamian
 # zyskujesz?**
 #
 # ## Zapis po fakcie
 #
-# Zacznijmy od najmniejszego programu: policzmy `y` z `h`, a dopiero potem zmieńmy `h`.
+# Zacznijmy od najmniejszego programu: policzmy z `h` dwa wyniki, a dopiero potem zmieńmy `h`.
 
 # %% [markdown] lang="en"
-# The plain block changed {{ changed_plain:.0f }}% of the numbers, and the block with
-# `inplace=True` changed {{ changed_in_place:.0f }}% of them. Nothing raised an exception,
-# not even the backward pass. The question of this lesson: **which in-place write does autograd notice, which
-# one silently breaks the result, and what do you gain in return?**
+# The plain block changed not a single number, and the block with `inplace=True` changed
+# {{ changed_in_place:.0f }}% of the numbers. Nothing raised an exception, not even the
+# backward pass. The question of this lesson: **which in-place write does autograd notice,
+# which one silently breaks the result, and what do you gain in return?**
 #
 # ## A write after the fact
 #
-# Let's start with the smallest program: compute `y` from `h`, and only then change `h`.
+# Let's start with the smallest program: compute two results from `h`, and only then change `h`.
 
 # %% [markdown] lang="pl" predict="write-after"
 # ```python
-# h = w * 1
-# y = h ** 2       # drugi program: y = h.exp()
+# w = torch.tensor(2.0, requires_grad=True)
+# h = w + 1
+# a, b = h**2, h.exp()
 # h.mul_(10)
-# y.backward()
 # ```
 #
-# Który z dwóch programów zgłosi wyjątek?
+# Które wywołanie zgłosi wyjątek: `a.backward()` czy `b.backward()`?
 #
 # - [ ] Oba
 #
-#   Zapis do `h` zwiększa licznik w obu programach, ale sprawdzany jest tylko licznik
-#   tensora, który operacja zapamiętała. Funkcja `exp` nie zapamiętała `h`.
+#   Autograd sprawdza tylko te tensory, które operacja zapamiętała, a `exp` nie zapamiętała
+#   `h`.
 #
-# - [x] Tylko ten z `h ** 2`
+# - [x] Tylko `a.backward()`
 #
 #   Pochodna $h^2$ to $2h$, więc potęga zapamiętała wejście. Pochodna $e^h$ to $e^h$, więc
-#   `exp` zapamiętała wynik, którego nikt nie ruszył: gradient wyszedł {{ exp_gradient:.3f }},
-#   czyli taki jak bez zapisu.
+#   `exp` zapamiętała wynik, którego nikt nie zmienił: gradient wyszedł
+#   {{ exp_gradient:.3f }}, czyli taki jak bez zapisu.
 #
-# - [ ] Żaden: autograd zachował wartości z przejścia w przód
+# - [ ] Żadne: autograd zachował wartości z przejścia w przód
 #
-#   Autograd zachował tensor `h`, nie kopię jego wartości, a zapis zmienił właśnie ten
-#   tensor.
+#   Potęga zapamiętała tensor `h`, nie kopię jego wartości, a zapis zmienił właśnie ten tensor.
 
 # %% [markdown] lang="en" predict="write-after"
 # ```python
-# h = w * 1
-# y = h ** 2       # the second program: y = h.exp()
+# w = torch.tensor(2.0, requires_grad=True)
+# h = w + 1
+# a, b = h**2, h.exp()
 # h.mul_(10)
-# y.backward()
 # ```
 #
-# Which of the two programs raises?
+# Which call raises: `a.backward()` or `b.backward()`?
 #
 # - [ ] Both
 #
-#   The write to `h` increments the counter in both programs, but only the counter of a tensor
-#   that the operation saved is checked. The function `exp` did not save `h`.
+#   Autograd checks only the tensors that an operation saved, and `exp` did not save `h`.
 #
-# - [x] Only the one with `h ** 2`
+# - [x] Only `a.backward()`
 #
 #   The derivative of $h^2$ is $2h$, so the power saved its input. The derivative of $e^h$
-#   is $e^h$, so `exp` saved its result, which nobody touched: the gradient came out as
+#   is $e^h$, so `exp` saved its result, which nobody changed: the gradient came out as
 #   {{ exp_gradient:.3f }}, the same as without the write.
 #
 # - [ ] Neither: autograd kept the values of the forward pass
 #
-#   Autograd kept the tensor `h`, not a copy of its values, and the write changed that very
+#   The power saved the tensor `h`, not a copy of its values, and the write changed that very
 #   tensor.
 
 # %%
 w = torch.tensor(2.0, requires_grad=True)
-h = w * 1
-y = h.exp()
+h = w + 1
+a, b = h**2, h.exp()
 h.mul_(10)
-y.backward()
+b.backward()
 assert w.grad is not None
 exp_gradient = w.grad.item()
-assert math.isclose(exp_gradient, math.exp(2), rel_tol=1e-6)
+assert math.isclose(exp_gradient, math.exp(3), rel_tol=1e-6)
 print(f"{exp_gradient=:.3f}")
 
 # %% raises="RuntimeError: one of the variables needed for gradient computation has been modified by an inplace operation: [torch.FloatTensor []], which is output 0 of Mul, is at version 1; expected version 0 instead."
-h = w * 1
-y = h**2
-h.mul_(10)
-y.backward()
+a.backward()
 
 # %% [markdown] lang="pl"
-# Komunikat mówi o wersji 1 tam, gdzie oczekiwana była wersja 0. To ślad mechanizmu.
+# Nazwa `Mul` wskazuje zapis `mul_`, bo samo `h` powstało z dodawania. A skąd wzięły się
+# wersje 1 i 0?
 #
 # ## Czyj to licznik
 #
-# Tensor ma **licznik wersji** (*version counter*), widoczny jako `_version`. Zapis w miejscu zwiększa go o jeden. Które **uchwyty** do tej samej pamięci, czyli tensory i
-# tablice o wspólnym magazynie danych (*storage*), mają wspólny licznik, a które tylko pamięć?
+# Tensor ma **licznik wersji** (*version counter*), widoczny jako `_version`. Zapis w miejscu
+# zwiększa go o jeden. **Uchwytami** (*handles*) nazwijmy tensory i tablice o wspólnym
+# magazynie danych (*storage*). Które z nich mają wspólny licznik, a które tylko pamięć?
 
 # %% [markdown] lang="en"
-# The message speaks of version 1 where version 0 was expected. That is a trace of the
-# mechanism.
+# The name `Mul` points at the write `mul_`, as `h` itself came from an addition. And where
+# did versions 1 and 0 come from?
 #
 # ## Who shares the counter
 #
 # A tensor has a **version counter**, visible as `_version`. An in-place write increments it
-# by one. Which **handles** to the same memory, that is tensors and
-# arrays over one storage, share the counter, and which share only the memory?
+# by one. We call tensors and arrays over one storage **handles**. Which of them share the
+# counter, and which share only the memory?
 
 # %%
 x = torch.zeros(4)
@@ -254,7 +251,7 @@ def draw_handles(owners: Mapping[str, Tensor]) -> None:
 draw_handles(handles)
 
 # %% [markdown] lang="pl"
-# Linie ciągłe prowadzą do liczników, kropkowane do pamięci. Widok i wynik `detach`
+# Linie ciągłe prowadzą do liczników, kropkowane do pamięci. Widok (*view*) i wynik `detach`
 # korzystają z licznika oryginału, atrybut `data` dostał własny, a tablica NumPy nie ma
 # żadnego. Zapisy przez dwa ostatnie uchwyty powinny więc zmienić liczby i nie zostawić
 # śladu na liczniku `x`.
@@ -278,13 +275,13 @@ assert (handles["x"]._version, x._version) == (3, 0)
 
 # %% [markdown] lang="pl"
 # Oba zapisy zmieniły cztery liczby, a licznik ani drgnął. Przypisanie `x[0] = 0` i zapis
-# przez argument `out` już odnotował, a instrukcja `x = x + 1` utworzyła nowy tensor z nowym
+# przez argument `out` już policzył, a instrukcja `x = x + 1` utworzyła nowy tensor z nowym
 # licznikiem.
 #
 # ## Co operacja zapamiętuje
 #
 # Licznik jest sprawdzany tylko tam, gdzie tensor był potrzebny do gradientu. Operacja
-# zapisuje w swoim węźle grafu **zapamiętane tensory** (*saved tensors*) razem z ich
+# przechowuje w swoim węźle grafu **zapamiętane tensory** (*saved tensors*) razem z ich
 # wersją. Atrybuty `_saved_self` i `_saved_result` mówią, co to było: wejście czy wynik.
 
 # %% [markdown] lang="en"
@@ -322,21 +319,17 @@ def saves(operation: Number) -> str:
 saved_by = {name: saves(operation) for name, operation in OPERATIONS.items()}
 print(saved_by)
 assert list(saved_by.values()) == ["neither", "input", "input", "result", "result"]
-assert [saves(f) for f in (torch.tanh, torch.relu, F.gelu)] == [
-    "result",
-    "result",
-    "input",
-]
 
 # %% [markdown] lang="pl"
 # Teraz pełna tabela: pięć operacji i sześć zapisów. Zapis następuje zawsze po policzeniu
-# `y`, a potem nikt już zmienionego tensora nie używa, więc prawdziwy gradient to ten bez
-# zapisu.
+# `y`, a potem nikt już zmienionego tensora nie czyta, więc prawdziwy gradient to ten bez
+# zapisu. Pomijamy `y.mul_(10)`: taki zapis trafia do grafu i zmienia samą funkcję.
 
 # %% [markdown] lang="en"
 # Now the whole table: five operations and six writes. The write always comes after `y` has
-# been computed, and nobody uses the changed tensor afterwards, so the true gradient is the
-# one without the write.
+# been computed, and nobody reads the changed tensor afterwards, so the true gradient is the
+# one without the write. We leave out `y.mul_(10)`: recorded in the graph, it changes the
+# function itself.
 
 # %%
 Write = Callable[[Tensor, Tensor], object]
@@ -344,7 +337,7 @@ WRITES: dict[str, Write] = {
     "h.mul_(10)": lambda h, y: h.mul_(10),
     "h.detach().mul_(10)": lambda h, y: h.detach().mul_(10),
     "h.data.mul_(10)": lambda h, y: h.data.mul_(10),
-    "h.detach().numpy() *= 10": lambda h, y: h.detach().numpy().__imul__(10),
+    "h.detach().numpy()[:] *= 10": lambda h, y: h.detach().numpy().__imul__(10),
     "y.detach().mul_(10)": lambda h, y: y.detach().mul_(10),
     "y.data.mul_(10)": lambda h, y: y.data.mul_(10),
 }
@@ -353,7 +346,7 @@ WRITES: dict[str, Write] = {
 def gradient(operation: Number, write: Write) -> float | str:
     """Write after the forward pass; return dy/dw at w = 2, or the message of the error."""
     w = torch.tensor([2.0], requires_grad=True)
-    h = w * 1
+    h = w * 1  # a tensor that may be written to; a leaf may not
     y = operation(h)
     write(h, y)
     try:
@@ -373,8 +366,6 @@ def outcome(operation: Number, write: Write) -> str:
 
 
 table = [[outcome(f, write) for write in WRITES.values()] for f in OPERATIONS.values()]
-for name, row in zip(OPERATIONS, table, strict=True):
-    print(f"{name:12}", *(f"{cell:6}" for cell in row))
 untouched = ["right"] * 4
 tracked = ["error", "error", "wrong", "wrong"]
 assert table == [
@@ -386,7 +377,9 @@ assert table == [
 ]
 wrong_square = gradient(OPERATIONS["h ** 2"], WRITES["h.data.mul_(10)"])
 right_square = gradient(OPERATIONS["h ** 2"], lambda h, y: None)
+print(f"{right_square=} {wrong_square=}")
 assert (right_square, wrong_square) == (4, 40)
+assert gradient(OPERATIONS["h * 3"], lambda h, y: y.mul_(10)) == 30  # of 30 * h
 
 # %% fold=true
 looks = {"right": (GREEN, "✓"), "error": (BLUE, "!"), "wrong": (RED, "✗")}
@@ -438,14 +431,13 @@ show_figure(
 # `saved_variable.cpp`), a o tym, co operacja zapamiętuje, decyduje jej wzór w pliku
 # `derivatives.yaml`.
 #
-# Tabela dotyczy zapisów, po których nikt już zmienionego tensora nie czyta. Blok z początku
-# lekcji odpada na wcześniejszym pytaniu: **czy przejście w przód jeszcze ten tensor
-# przeczyta?** Czyta go dodawanie.
+# Blok z początku lekcji odpada na wcześniejszym pytaniu: **czy przejście w przód przeczyta
+# jeszcze zmieniony tensor?** Przeczyta go dodawanie.
 
 # %% [markdown] lang="en"
 # The whole table follows from two questions. Did the write hit a tensor that the operation
 # saved? If not, the gradient is right. Was the write visible on the counter? If so, you get
-# an exception, if not, a gradient computed from the changed number: for `h ** 2` and the
+# an exception; if not, a gradient computed from the changed number: for `h ** 2` and the
 # write through `data` it came out as {{ wrong_square:.0f }} instead of
 # {{ right_square:.0f }}.
 #
@@ -453,23 +445,37 @@ show_figure(
 # `saved_variable.cpp`), and what an operation saves is decided by its formula in
 # `derivatives.yaml`.
 #
-# The table is about writes after which nobody reads the changed tensor any more. The block
-# from the beginning fails an earlier question: **will the forward pass still read this
-# tensor?** The addition reads it.
+# The block from the beginning fails at an earlier question: **will the forward pass still
+# read the changed tensor?** The addition will.
 
 # %%
 h = stem(x_in)
-plain_node, plain_version = h.grad_fn, h._version
+linear_node, plain_version, negative = h.grad_fn, h._version, h < 0
 F.relu_(h)
-assert plain_node is not None and h.grad_fn is not None
-print(plain_node.name(), "->", h.grad_fn.name(), plain_version, "->", h._version)
+relu_node: Any = h.grad_fn
+print(relu_node.name(), plain_version, "->", h._version)
 assert (plain_version, h._version) == (0, 1)  # counted
-assert h.grad_fn.name() == "ReluBackward0"  # and recorded: the history changed, too
+assert not hasattr(linear_node, "_saved_result")
+assert relu_node._saved_result.data_ptr() == h.data_ptr()  # saved, at version 1
+
+
+def stem_gradient(result: Tensor) -> Tensor:
+    return torch.autograd.grad(result.sum(), stem.weight)[0]
+
+
+broken = Block(32, True)(stem(x_in))
+assert torch.equal(broken, F.relu(stem(x_in)))
+assert changed_in_place == 100 * negative.float().mean().item()
+got = stem_gradient(broken)
+assert torch.allclose(got, stem_gradient(F.relu(stem(x_in))))
+assert not torch.allclose(got, stem_gradient(stem(x_in)))
 
 # %% [markdown] lang="pl"
-# Operacja `relu_` podniosła licznik, ale warstwa `Linear` nie zapamiętała swojego wyniku,
-# więc nikt licznika nie sprawdza. Zapis trafił też do grafu: przejście wstecz liczy poprawny
-# gradient, tyle że innej funkcji niż ta, którą napisano.
+# Operacja `relu_` zwiększyła licznik z 0 do 1, ale tensora w wersji 0 nikt nie zapamiętał:
+# warstwa `Linear` swojego wyniku nie potrzebuje. Pierwsza zapamiętała go sama `relu_`, już w
+# wersji 1, więc sprawdzenie w przejściu wstecz niczego nie zgłasza. Blok zwrócił `relu(h)`
+# zamiast `h`: wyzerował liczby ujemne, czyli {{ changed_in_place:.0f }}%. Gradient jest
+# poprawny, ale dla `relu(h)`.
 #
 # ## Licznik wersji od zera
 #
@@ -477,9 +483,11 @@ assert h.grad_fn.name() == "ReluBackward0"  # and recorded: the history changed,
 # zapamiętują wejście, wynik albo żadne z nich.
 
 # %% [markdown] lang="en"
-# The operation `relu_` incremented the counter, but the `Linear` layer did not save its
-# result, so nobody checks the counter. The write also went into the graph: the backward pass
-# computes a correct gradient, but of another function than the one that was written.
+# The operation `relu_` incremented the counter from 0 to 1, but nobody had saved the tensor
+# at version 0: the `Linear` layer does not need its result. The first to save it was `relu_`
+# itself, already at version 1, so the check in the backward pass reports nothing. The block
+# returned `relu(h)` instead of `h`: it zeroed the negative numbers,
+# {{ changed_in_place:.0f }}% of all. The gradient is correct, but for `relu(h)`.
 #
 # ## The version counter from scratch
 #
@@ -550,13 +558,13 @@ class Node:
 
 # %% [markdown] lang="pl"
 # Wzorcem jest PyTorch. Losowy program to łańcuch trzech operacji, po którym następują
-# najwyżej dwa zapisy do wejścia albo do wyników pośrednich. Porównujemy gradient, a gdy jest wyjątek, także
-# obie wersje z komunikatu.
+# najwyżej dwa zapisy do wejścia albo do wyników pośrednich. Porównujemy gradient, a przy
+# wyjątku obie wersje z komunikatu.
 
 # %% [markdown] lang="en"
 # PyTorch is the oracle. A random program is a chain of three operations, followed by at
-# most two writes to the input or to intermediate results. We compare the gradient and, if there is an exception,
-# both versions from its message.
+# most two writes to the input or to intermediate results. We compare the gradient or, if
+# there is an exception, both versions from its message.
 
 
 # %% fold=true
@@ -627,27 +635,28 @@ assert 100 < raised < 900
 assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 
 # %% [markdown] lang="pl"
-# Zgodność: {{ agreed }} na {{ tried }}, w tym {{ raised }} wyjątków z tymi samymi numerami
-# wersji. Licznik nie wie, czy wartość naprawdę się zmieniła. Wie tylko, że ktoś pisał przez
-# uchwyt, który go dzieli.
+# Wyniki zgadzają się w {{ agreed }} programach na {{ tried }}. Wyjątków, z tymi samymi
+# numerami wersji, było {{ raised }}. Licznik nie wie, czy wartość naprawdę się zmieniła: dla
+# `h ** 2` nawet zapis `h.mul_(1)` kończy się wyjątkiem.
 #
 # ## Ile bajtów oszczędza `inplace=True`
 #
-# Flaga ma oszczędzać pamięć. Oszczędza? Klasa `MemoryMeter` liczy bajty tensorów utworzonych w
-# bloku: `live` to żywe w tej chwili, `peak` to ich największa suma. Sieć to osiem warstw `Linear` o szerokości 256, po
-# każdej `ReLU`, a partia ma 512 wierszy: jedna aktywacja zajmuje {{ activation_bytes }} B.
+# Flaga ma oszczędzać pamięć. Oszczędza? W klasie `MemoryMeter` atrybut `live` to bajty
+# tensorów żywych w tej chwili, a `peak` to największa dotąd wartość `live`. Sieć to osiem
+# warstw `Linear` o szerokości 256, każda z `ReLU` na wyjściu, a partia (*batch*) ma 512
+# wierszy: jedna aktywacja zajmuje {{ activation_bytes }} B.
 
 # %% [markdown] lang="en"
-# All {{ agreed }} of {{ tried }} programs agree, including {{ raised }} that raise with the
-# same version numbers. The counter does not know whether the value really changed. It knows
-# only that somebody wrote through a handle that shares it.
+# The results agree on {{ agreed }} of {{ tried }} programs. There were {{ raised }}
+# exceptions, with the same version numbers. The counter does not know whether the value
+# really changed: for `h ** 2` even the write `h.mul_(1)` ends in an exception.
 #
 # ## How many bytes `inplace=True` saves
 #
-# The flag is meant to save memory. Does it? The class `MemoryMeter` counts the bytes of
-# tensors made inside a block: `live` is what is allocated now, `peak` its highest value. The network has eight `Linear` layers of width
-# 256, each followed by `ReLU`, and the batch has 512 rows: one activation takes
-# {{ activation_bytes }} B.
+# The flag is meant to save memory. Does it? In the class `MemoryMeter` the attribute `live`
+# is the bytes of tensors that are alive now, and `peak` is the highest value of `live` so
+# far. The network has eight `Linear` layers of width 256, each with `ReLU` on its output,
+# and the batch has 512 rows: one activation takes {{ activation_bytes }} B.
 
 # %% [markdown] lang="pl" predict="inplace-bytes"
 # O ile niższy będzie szczyt pamięci w całym kroku treningu (przejście w przód i wstecz)
@@ -667,7 +676,8 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 # - [x] O zero: będzie taki sam
 #
 #   Szczyt kroku to {{ step_plain }} B w obu sieciach: osiem zapamiętanych aktywacji, dwie
-#   robocze i gradient ostatniej warstwy `Linear`: szczyt wypada na początku przejścia wstecz.
+#   robocze i gradienty parametrów ostatniej warstwy `Linear`. Wypada na początku przejścia
+#   wstecz.
 
 # %% [markdown] lang="en" predict="inplace-bytes"
 # How much lower is the memory peak of a whole training step (forward and backward) with
@@ -687,11 +697,11 @@ assert isinstance(gradient(OPERATIONS["h ** 2"], lambda h, y: h.mul_(1)), str)
 # - [x] By zero: it will be the same
 #
 #   The peak of the step is {{ step_plain }} B in both networks: eight saved activations, two
-#   at work, and the gradient of the last `Linear` layer: the peak falls at the start of the
-#   backward pass.
+#   temporary ones, and the gradients of the last `Linear` layer's parameters. It falls at the
+#   start of the backward pass.
 
 
-# %%
+# %% fold=true
 @dataclass(frozen=True)
 class Bytes:
     live: int  # after the forward pass
@@ -699,11 +709,11 @@ class Bytes:
     step: int  # peak of forward and backward
 
 
-def training_bytes(net: nn.Module, x: Tensor) -> Bytes:
+def training_bytes(net: nn.Module, x: Tensor, keep: bool) -> Bytes:
     with MemoryMeter() as meter:
         y = net(x)
         live, forward = meter.live, meter.peak
-        y.sum().backward()
+        y.sum().backward(retain_graph=keep)
     return Bytes(live, forward, meter.peak)
 
 
@@ -716,11 +726,17 @@ def stack(make: Callable[[], nn.Module], *, norm: bool = False) -> nn.Sequential
     return nn.Sequential(*layers)
 
 
-def both(make: Callable[[bool], nn.Module]) -> tuple[Bytes, Bytes]:
+def both(
+    make: Callable[[bool], nn.Module], *, keep: bool = False
+) -> tuple[Bytes, Bytes]:
     """Measure the network without and with `inplace=True`."""
-    return training_bytes(make(False), batch), training_bytes(make(True), batch)
+    plain, in_place = (
+        training_bytes(make(flag), batch, keep) for flag in (False, True)
+    )
+    return plain, in_place
 
 
+# %%
 batch = torch.randn(512, 256)
 activation_bytes = batch.nbytes
 plain, in_place = both(lambda flag: stack(lambda: nn.ReLU(flag)))
@@ -735,22 +751,26 @@ assert plain.step == 10 * activation_bytes + layer_bytes + 8
 assert plain.forward - in_place.forward == activation_bytes
 
 normed, normed_in_place = both(lambda flag: stack(lambda: nn.ReLU(flag), norm=True))
+print(f"{normed.step=} {normed_in_place.step=}")
 assert (normed.live, normed.step) == (normed_in_place.live, normed_in_place.step)
 block, block_in_place = both(
     lambda flag: nn.Sequential(nn.Linear(256, 256), Block(256, flag))
 )
+print(f"{block.step=} {block_in_place.step=}")
 assert (block.live, block.step) == (block_in_place.live, block_in_place.step)
 
 # %% [markdown] lang="pl"
-# Z `BatchNorm1d` między warstwami jest tak samo, a blok rezydualny z początku lekcji za
-# zmianę połowy liczb oszczędził 0 B szczytu kroku.
+# Z `BatchNorm1d` między warstwami szczyty kroku też są równe. W bloku rezydualnym z początku
+# lekcji flaga zmieniła {{ changed_in_place:.0f }}% liczb i nie obniżyła szczytu kroku ani o
+# bajt.
 #
 # Czy flaga nigdy nie pomaga? Mechanizm podpowiada, gdzie szukać: tam, gdzie wersja w miejscu
 # zapamiętuje **co innego** niż zwykła.
 
 # %% [markdown] lang="en"
-# With `BatchNorm1d` between the layers it is the same, and the residual block from the
-# beginning saved 0 B of the step's peak in exchange for changing half of the numbers.
+# With `BatchNorm1d` between the layers the peaks of the step are equal, too. In the residual
+# block from the beginning the flag changed {{ changed_in_place:.0f }}% of the numbers and did
+# not lower the step's peak by a single byte.
 #
 # Does the flag never help? The mechanism suggests where to look: where the in-place variant
 # saves something **different** from the plain one.
@@ -758,13 +778,17 @@ assert (block.live, block.step) == (block_in_place.live, block_in_place.step)
 # %%
 leaky_saves = saves(F.leaky_relu), saves(F.leaky_relu_)
 relu_saves = saves(F.relu), saves(F.relu_)
-leaky, leaky_in_place = both(lambda flag: stack(lambda: nn.LeakyReLU(0.01, flag)))
+make_leaky = lambda flag: stack(lambda: nn.LeakyReLU(0.01, flag))  # noqa: E731
+leaky, leaky_in_place = both(make_leaky)
 leaky_saving = 100 * (1 - leaky_in_place.step / leaky.step)
 print(f"{relu_saves=} {leaky_saves=}", leaky, leaky_in_place, sep="\n")
 assert relu_saves == ("result", "result")
 assert leaky_saves == ("input", "result")
 assert leaky.live == 2 * leaky_in_place.live == 16 * activation_bytes
 assert 30 < leaky_saving < 50
+assert leaky.step - leaky_in_place.step == 7 * activation_bytes
+whole, whole_in_place = both(make_leaky, keep=True)  # nothing is freed on the way
+assert whole.step - whole_in_place.step == 8 * activation_bytes
 
 # %% fold=true
 groups = {
@@ -775,13 +799,13 @@ groups = {
 fig, ax = plt.subplots(figsize=(7.2, 2.4))
 for place, pair in enumerate(groups.values()):
     for offset, value, colour in zip((0.19, -0.19), pair, (GRAY, PURPLE), strict=True):
-        level, mib = -place + offset, value / 2**20
-        ax.barh(level, mib, height=0.34, color=colour)
-        ax.text(mib + 0.08, level, f"{mib:.2f}", va="center")
+        level, length = -place + offset, value / activation_bytes
+        ax.barh(level, length, height=0.34, color=colour)
+        ax.text(length + 0.15, level, f"{length:.1f}", va="center")
 ax.set_yticks([0, -1, -2], list(groups))
-ax.set(xlabel="peak, MiB", xlim=(0, 10.5))
-ax.text(10.4, -0.1, "inplace=False", color=GRAY, family="monospace", ha="right")
-ax.text(10.4, -0.5, "inplace=True", color=PURPLE, family="monospace", ha="right")
+ax.set(xlabel="peak, in activations", xlim=(0, 20))
+ax.text(19.8, -0.1, "inplace=False", color=GRAY, family="monospace", ha="right")
+ax.text(19.8, -0.5, "inplace=True", color=PURPLE, family="monospace", ha="right")
 show_figure(
     fig,
     alt_pl="Trzy pary słupków ze szczytem pamięci. W przejściu w przód z ReLU słupek z "
@@ -794,31 +818,35 @@ show_figure(
         "ReLU: forward": "ReLU: w przód",
         "ReLU: whole step": "ReLU: cały krok",
         "LeakyReLU: whole step": "LeakyReLU: cały krok",
-        "peak, MiB": "szczyt, MiB",
+        "peak, in activations": "szczyt, w aktywacjach",
     },
     same={"inplace=False", "inplace=True"},
 )
 
 # %% [markdown] lang="pl"
-# Funkcja `leaky_relu` zapamiętuje wejście, więc obok wyniku żyje drugi tensor. Jej wersja w
-# miejscu nie ma już wejścia i zapamiętuje wynik: szczyt kroku spadł o
-# {{ leaky_saving:.0f }}%. W `ReLU` obie wersje zapamiętują wynik i różnicy nie ma.
+# Na wykresie flaga skraca słupek `ReLU` o jedną aktywację w przejściu w przód i o zero w całym
+# kroku, a słupek `LeakyReLU` o {{ leaky_saving:.0f }}%. Funkcja `leaky_relu` zapamiętuje
+# wejście, więc obok wyniku żyje drugi tensor. Jej wersja w miejscu nadpisała wejście, więc
+# zapamiętuje wynik. Po przejściu w przód oszczędza osiem aktywacji, a w szczycie siedem, bo
+# przejście wstecz zwalnia po drodze zapamiętane tensory: z `retain_graph=True` też jest osiem.
 #
 # ## Co się psuje i jak to zauważyć
 #
-# Liści grafu, które wymagają gradientu, autograd broni od razu, bez czekania na przejście
-# wstecz: po nagranym zapisie parametr przestałby być liściem.
+# Liści grafu (*leaf tensors*), które wymagają gradientu, autograd broni od razu, bez czekania
+# na przejście wstecz: po zapisie odnotowanym w grafie parametr przestałby być liściem.
 
 # %% [markdown] lang="en"
-# The function `leaky_relu` saves its input, so a second tensor lives beside the result. Its
-# in-place variant has no input any more and saves the result: the peak of the step fell by
-# {{ leaky_saving:.0f }}%. With `ReLU`, both variants save the result, and there
-# is no difference.
+# In the chart the flag shortens the `ReLU` bar by one activation in the forward pass and by
+# zero in the whole step, and the `LeakyReLU` bar by {{ leaky_saving:.0f }}%. The function
+# `leaky_relu` saves its input, so a second tensor lives beside the result. Its in-place
+# variant has overwritten the input, so it saves the result. That spares eight activations after
+# the forward pass and seven at the peak, because the backward pass frees saved tensors on the
+# way: with `retain_graph=True` it is eight, too.
 #
 # ## What breaks and how to notice
 #
-# Autograd protects leaves of the graph that require a gradient at once, without waiting for
-# the backward pass: after a recorded write a parameter would no longer be a leaf.
+# Autograd protects leaf tensors that require a gradient at once, without waiting for the
+# backward pass: after a recorded write a parameter would no longer be a leaf.
 
 # %% raises="RuntimeError: a leaf Variable that requires grad is being used in an in-place operation."
 weight = torch.ones(3, requires_grad=True)
@@ -828,30 +856,28 @@ assert (weight.is_leaf, weight._version) == (True, 1)
 weight -= 0.1
 
 # %% [markdown] lang="pl"
-# Krok `SGD` między przejściem w przód a przejściem wstecz licznik wykryje. Z argumentem
-# `fused=True` wagi zmienia jedno jądro obliczeniowe, które licznika nie rusza.
+# Krok `SGD` między przejściem w przód a przejściem wstecz licznik wykryje, jeśli przejście w
+# przód zapamiętało wagę, jak w wyrażeniu `w**2`. Natomiast `SGD(fused=True)` zmienia wagi, a
+# licznika nie zwiększa (CPU, PyTorch {{ torch_version }}).
 
 # %% [markdown] lang="en"
-# A step of `SGD` between the forward and the backward pass is caught by the counter. With `fused=True` the weights are changed by a single kernel that leaves the
-# counter alone.
+# A step of `SGD` between the forward and the backward pass is caught by the counter if the
+# forward pass saved the weight, as in the expression `w**2`. But `SGD(fused=True)` changes
+# the weights and does not increment the counter (CPU, PyTorch {{ torch_version }}).
 
 
 # %%
 def step_too_early(*, fused: bool) -> float | str:
     """Step before backward: the gradient of the sum of squares at 2, or the error."""
     w = torch.full((1,), 2.0, requires_grad=True)
-    optimizer = torch.optim.SGD([w], lr=1.0, fused=fused)
     loss = (w**2).sum()
     w.grad = torch.ones(1)
-    optimizer.step()  # w is 1 now
+    torch.optim.SGD([w], lr=1.0, fused=fused).step()  # w is 1 now
     assert w.item() == 1 and w._version == (0 if fused else 1)
-    w.grad = None
     try:
-        loss.backward()
+        return torch.autograd.grad(loss, w)[0].item()
     except RuntimeError as error:
         return str(error)
-    assert w.grad is not None
-    return w.grad.item()
 
 
 caught_step = step_too_early(fused=False)
@@ -859,18 +885,19 @@ fused_gradient = step_too_early(fused=True)
 print(f"{fused_gradient=}")
 assert isinstance(caught_step, str) and "is at version 1" in caught_step
 assert fused_gradient == 2.0  # true: 4
+torch_version = torch.__version__.split("+")[0]
 
 # %% [markdown] lang="pl"
 # Gradient wyniósł {{ fused_gradient:.0f }} zamiast 4, bez wyjątku.
 #
-# Poza grafem nie pilnuje nikt. Zbiór danych, który normalizuje próbkę w miejscu, zmienia
+# Poza grafem zapisów nie pilnuje nikt. Zbiór danych, który normalizuje próbkę w miejscu, zmienia
 # własną pamięć podręczną. W następnej epoce normalizuje liczby już znormalizowane. A
 # słownik `state_dict()` nie jest kopią wag, tylko zbiorem uchwytów do nich.
 
 # %% [markdown] lang="en"
 # The gradient came out as {{ fused_gradient:.0f }} instead of 4, with no exception.
 #
-# Outside the graph nobody is watching. A data set that normalises a sample in place changes
+# Outside the graph nobody watches writes. A data set that normalises a sample in place changes
 # its own cache. In the next epoch it normalises numbers that are normalised already. And
 # the dictionary `state_dict()` is not a copy of the weights but a set of handles to them.
 
@@ -906,47 +933,50 @@ assert torch.equal(best["weight"], model.weight)  # "the best weights" moved alo
 assert torch.equal(kept["weight"] + 1, model.weight)
 
 # %% [markdown] lang="pl"
-# Średnia w kolejnych epokach: {{ first_mean:.2f }}; {{ second_mean:.2f }};
-# {{ third_mean:.2f }}. Obie pomyłki usuwa kopia: `x = rows[index] - 5` albo `deepcopy`.
+# Średnie z kolejnych epok to {{ first_mean:.2f }}; {{ second_mean:.2f }} i
+# {{ third_mean:.2f }}. Pierwszą pomyłkę naprawisz w brązowym ćwiczeniu, a przed drugą chroni
+# `copy.deepcopy`.
 #
-# Strażnik, którego możesz wkleić do swojego kodu, porównuje tensory podane każdemu modułowi
-# przed wywołaniem i po nim. Używa kopii, więc zobaczy także zapis przez `data` i NumPy.
-# Modułów, które same deklarują `inplace=True`, nie sprawdza, bo `ReLU(inplace=True)` po
-# `Linear` nikomu nie szkodzi: alarm podnosi dopiero moduł, który zmienił **swoje** wejście.
-# Nie zobaczy zapisu do tensora, który powstał wewnątrz jednej metody `forward`, ani zapisów
-# po przejściu w przód. Zgłosi też nieszkodliwy zapis zagnieżdżonego modułu.
+# Strażnik (*guard*), którego możesz wkleić do swojego kodu, porównuje tensory podane każdemu
+# modułowi przed wywołaniem i po nim. Używa kopii, więc zobaczy także zapis przez NumPy.
+# Modułów, które same deklarują `inplace=True`, nie sprawdza, bo w łańcuchu `Linear`,
+# `ReLU(inplace=True)` nikt więcej tego tensora nie czyta. Alarm wywołuje dopiero moduł, który
+# ma je w środku i zmienił **swoje** wejście.
 
 # %% [markdown] lang="en"
-# The mean in consecutive epochs: {{ first_mean:.2f }}; {{ second_mean:.2f }};
-# {{ third_mean:.2f }}. A copy fixes both: `x = rows[index] - 5` or `deepcopy`.
+# The means of consecutive epochs are {{ first_mean:.2f }}, {{ second_mean:.2f }} and
+# {{ third_mean:.2f }}. You will repair the first mistake in the brown exercise;
+# `copy.deepcopy` protects from the second.
 #
 # A guard that you can paste into your code compares the tensors given to every module before
-# and after the call. It uses copies, so it also sees a write through `data` and NumPy. It
-# skips modules that declare `inplace=True` themselves, because `ReLU(inplace=True)` after
-# `Linear` harms nobody: the alarm comes from the module that changed **its own** input. It
-# does not see writes to tensors made inside a single `forward`, nor writes after the forward
-# pass. It also reports a harmless write of a nested module.
+# and after the call. It uses copies, so it also sees a write through NumPy. It skips modules
+# that declare `inplace=True` themselves, because in the chain `Linear`, `ReLU(inplace=True)`
+# nobody else reads that tensor. The alarm comes from the module that contains them and has
+# changed **its own** input.
 
 
 # %%
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
 @contextmanager
 def inputs_untouched(model: nn.Module) -> Iterator[None]:
     """Raise if a module changes a tensor that it was given. For one batch: it copies."""
     before: list[list[Tensor]] = []
 
-    def tensors(args: tuple[object, ...], kwargs: dict[str, object]) -> list[Tensor]:
+    def tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         return [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
 
-    def enter(
-        _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> None:
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         before.append([a.detach().clone() for a in tensors(args, kwargs)])
 
     def leave(
-        module: nn.Module,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-        _: object,
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], _: object
     ) -> None:
         for old, new in zip(before.pop(), tensors(args, kwargs), strict=True):
             if not torch.allclose(old, new.detach(), rtol=0, atol=0, equal_nan=True):
@@ -965,10 +995,7 @@ def inputs_untouched(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-with inputs_untouched(safe := stack(lambda: nn.ReLU(inplace=True))):
-    safe(batch)  # Linear, ReLU(inplace=True): no alarm
-
-
+# %%
 def alarm(model: nn.Module) -> str:
     try:
         with inputs_untouched(model):
@@ -989,17 +1016,48 @@ class Sneaky(nn.Module):
 alarms = [alarm(nn.Sequential(stem, layer)) for layer in (Block(32, True), Sneaky())]
 print(*alarms, sep="\n")
 assert alarms == [f"{name} changed its input in place" for name in ("1.branch", "1")]
-assert alarm(nn.Sequential(stem, Block(32, False))) == "no alarm"
+for silent in (Block(32, False), nn.ReLU(inplace=True)):
+    assert alarm(nn.Sequential(stem, silent)) == "no alarm"
 
 # %% [markdown] lang="pl"
-# Gdy zapis z zewnątrz jest zamierzony, na przykład we własnym jądrze obliczeniowym, możesz
+# Strażnik ma trzy martwe pola: zapis do tensora, który metoda `forward` utworzyła sama, zapis
+# po przejściu w przód i tensory podane w listach lub słownikach. Bywa też nadgorliwy: zgłosi
+# `Sequential`, który zaczyna się od `ReLU(inplace=True)`, choćby nikt więcej nie czytał jego
+# wejścia.
+
+# %% [markdown] lang="en"
+# The guard has three blind spots: a write to a tensor that `forward` made itself, a write
+# after the forward pass, and tensors passed in lists or dictionaries. It can also be
+# overzealous: it reports a `Sequential` that starts with `ReLU(inplace=True)`, even if nobody
+# else reads its input.
+
+
+# %% fold=true
+class Unseen(nn.Module):
+    def forward(self, x: Tensor, hidden: tuple[object, ...] = ()) -> Tensor:
+        h: Tensor = stem(x)
+        for group in hidden:  # a list and a dictionary
+            group[0].zero_()  # type: ignore[index]
+        return h + F.relu_(h)  # h was made in this very method
+
+
+given, listed, keyed = torch.ones(4, 32), torch.ones(1), torch.ones(1)
+with inputs_untouched(unseen := Unseen()):  # no alarm
+    unseen(given, ([listed], {0: keyed}))
+    given.zero_()
+assert not (given.any() or listed.any() or keyed.any())
+harmless = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(32, 32))
+assert alarm(nn.Sequential(stem, harmless)) == "1 changed its input in place"
+
+# %% [markdown] lang="pl"
+# Gdy zapis z zewnątrz jest zamierzony, na przykład we własnym jądrze obliczeniowym (*kernel*), możesz
 # go zgłosić: `torch.autograd.graph.increment_version` zwiększa licznik. Cichy zapis przez
-# NumPy zamienia się wtedy w wyjątek.
+# NumPy kończy się wtedy wyjątkiem.
 
 # %% [markdown] lang="en"
 # If a write from outside is intended, for example in a kernel of your own, you can announce
-# it: `torch.autograd.graph.increment_version` raises the counter. The silent write through
-# NumPy then becomes an exception.
+# it: `torch.autograd.graph.increment_version` increments the counter. The silent write
+# through NumPy then ends in an exception.
 
 
 # %%
@@ -1011,16 +1069,18 @@ def announced(h: Tensor, _: Tensor) -> None:
 message = gradient(OPERATIONS["h ** 2"], announced)
 assert isinstance(message, str)
 assert "is at version 1; expected version 0" in message
+no_data = torch.zeros(4, device="meta")
+assert no_data.add_(1)._version == 1
 
 # %% [markdown] lang="pl"
-# Na GPU liczniki działają tak samo, bo są częścią opisu tensora, nie jego danych (tu
-# niemierzone). Wszystkie bajty na tej stronie pochodzą z CPU.
+# Licznik należy do opisu tensora, nie do jego danych: ma go nawet tensor z urządzenia `meta`,
+# które danych nie przechowuje. Wszystkie przebiegi na tej stronie pochodzą z CPU.
 #
 # ## Co już umiesz
 #
-# - Powiesz, czy operacja zapamiętuje wejście, wynik, czy nic, i co zmieni zapis.
-# - Rozpoznasz zapisy, których licznik nie widzi (`data`, NumPy, `fused=True`), i takie,
-#   które policzył, ale nikt ich nie sprawdza: `relu_` przed dodawaniem.
+# - Powiesz, czy operacja zapamiętuje wejście, wynik, czy nic, i przewidzisz skutek zapisu.
+# - Rozpoznasz zapisy, których licznik nie widzi (`data`, NumPy, `SGD(fused=True)`), i takie,
+#   które policzył, zanim ktokolwiek tensor zapamiętał: `relu_` przed dodawaniem.
 # - Nie włączysz `inplace=True` tam, gdzie grozi błędem, a nie oszczędza ani bajta.
 #
 # Wcześniej: [indeksowanie zaawansowane](04_advanced_indexing.py), czyli zapisy z
@@ -1032,15 +1092,15 @@ assert "is at version 1; expected version 0" in message
 # ## Pasy: sprawdź się
 
 # %% [markdown] lang="en"
-# On a GPU the counters work the same way, because they live in the description of the
-# tensor, not in its data (not measured here). All bytes on this page come from a CPU.
+# The counter belongs to the description of a tensor, not to its data: even a tensor on the
+# `meta` device, which stores no data, has one. All runs on this page come from a CPU.
 #
 # ## Now you can
 #
-# - Tell whether an operation saves its input, its result or nothing, and what a write
-#   changes.
-# - Recognise the writes that the counter does not see (`data`, NumPy, `fused=True`), and
-#   those that it counts but nobody checks: `relu_` before an addition.
+# - Tell whether an operation saves its input, its result or nothing, and predict what a
+#   write does.
+# - Recognise the writes that the counter does not see (`data`, NumPy, `SGD(fused=True)`), and
+#   those that it counted before anybody saved the tensor: `relu_` before an addition.
 # - Leave `inplace=True` off where it risks a bug and does not save a byte.
 #
 # Before this: [advanced indexing](04_advanced_indexing.py), on writes with repeated
@@ -1055,15 +1115,16 @@ assert "is at version 1; expected version 0" in message
 # %% [markdown] lang="pl" exercise="predict-outcomes" role="prompt" belt="white" minutes=8
 # ### Biały: przewidź wynik zapisu
 #
-# Dla każdej pary operacji i zapisu wpisz `"right"`, `"error"` albo `"wrong"`: co stanie się
-# z gradientem. Zapis jak w tabeli następuje po policzeniu `y`, a `h` jest dodatnie.
+# Dla każdej pary operacji i zapisu wpisz `"right"` (gradient poprawny), `"error"` (wyjątek)
+# albo `"wrong"` (zły gradient bez wyjątku). Jak w tabeli, zapis następuje po policzeniu `y`, a
+# `h` jest dodatnie.
 
 # %% [markdown] lang="en" exercise="predict-outcomes" role="prompt" belt="white" minutes=8
 # ### White: predict what a write does
 #
-# For each pair of an operation and a write enter `"right"`, `"error"` or `"wrong"`: what
-# happens to the gradient. As in the table, the write comes after `y` has been computed, and
-# `h` is positive.
+# For each pair of an operation and a write enter `"right"` (a correct gradient), `"error"` (an
+# exception) or `"wrong"` (a wrong gradient without an exception). As in the table, the write
+# comes after `y` has been computed, and `h` is positive.
 
 # %% exercise="predict-outcomes" role="starter"
 answers = {
@@ -1176,17 +1237,16 @@ answers = {
 # ### Brązowy: napraw tyle, ile trzeba
 #
 # Popraw blok i zbiór danych. Blok ma dodawać wynik gałęzi do **niezmienionego** wejścia bez
-# kopiowania go, ale `inplace=True` tam, gdzie nikomu nie szkodzi, ma zostać. Zbiór danych ma w każdej
-# epoce zwracać te same próbki, nie zmieniać `rows` i nie kopiować ich w całości.
+# kopiowania go, ale `inplace=True` tam, gdzie nikomu nie szkodzi, ma zostać. Zbiór danych ma w
+# każdej epoce zwracać te same próbki, nie zmieniać tensora `rows` ani nie kopiować go w całości.
 
 # %% [markdown] lang="en" exercise="repair-writes" role="prompt" belt="brown" minutes=15
 # ### Brown: repair as much as needed
 #
 # Repair the block and the data set. The block must add the output of the branch to the
 # **unchanged** input without copying it, but `inplace=True` has to stay where it harms
-# nobody. The data set
-# must return the same samples in every epoch, must not change `rows`, and must not copy all
-# of them.
+# nobody. The data set must return the same samples in every epoch, must not change the tensor
+# `rows` and must not copy all of it.
 
 
 # %% exercise="repair-writes" role="starter"
@@ -1217,6 +1277,7 @@ class Rows:
 
 
 # %% exercise="repair-writes" role="check"
+torch.manual_seed(1)
 originals = 5 + 3 * torch.randn(20, 8)
 rows = Rows(originals.clone())
 for epoch_number in (1, 2):
@@ -1229,15 +1290,14 @@ for epoch_number in (1, 2):
         pl=f"epoka {epoch_number}: odczyt próbki zmienił rows",
         en=f"epoch {epoch_number}: reading a sample changed rows",
     )
-fresh = Rows(originals.clone())
+copied = originals.clone()
 with MemoryMeter() as meter:
-    fresh[0]
+    Rows(copied)[0]
 assert meter.peak <= 3 * originals[0].nbytes, say(
     pl=f"jedna próbka kosztowała {meter.peak} B: kopiujesz wszystkie wiersze",
     en=f"one sample cost {meter.peak} B: you copy all rows",
 )
 
-torch.manual_seed(1)
 residual = Residual(8)
 first, second = (m for m in residual.modules() if isinstance(m, nn.Linear))
 h_given = torch.randn(6, 8)
@@ -1348,6 +1408,14 @@ class Residual(nn.Module):
         return result
 
 
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.rows[index] - 5) / 3
+
+
 # %% exercise="repair-writes" role="solution"
 class Residual(nn.Module):
     def __init__(self, width: int) -> None:
@@ -1379,22 +1447,20 @@ class Rows:
 #
 # Licznik nie widzi zapisów przez `data` i NumPy. Napisz menedżer kontekstu `watched`, który
 # przez `torch.autograd.graph.saved_tensors_hooks` (`pack` działa przy zapamiętaniu, `unpack`
-# w przejściu wstecz) sprawdza **zawartość** zapamiętanych
-# tensorów `float32`: jeśli do przejścia wstecz choć jeden się zmienił, ma zgłosić
-# `RuntimeError`. Hooki
-# zastępują sprawdzanie wersji, więc zwykły `mul_` też musisz wykryć. Nie trzymaj kopii
-# tensorów i nie przedłużaj życia grafu.
+# w przejściu wstecz) sprawdza **zawartość** zapamiętanych tensorów `float32`: jeśli przed
+# przejściem wstecz choć jeden się zmieni, ma zgłosić `RuntimeError`. Hooki zastępują
+# sprawdzanie wersji, więc zwykły `mul_` też musisz wykryć. Nie trzymaj kopii tensorów i nie
+# przedłużaj życia grafu.
 
 # %% [markdown] lang="en" exercise="content-guard" role="prompt" belt="black" minutes=25
 # ### Black: a guard that is harder to bypass
 #
 # The counter does not see writes through `data` and NumPy. Write a context manager
 # `watched` that uses `torch.autograd.graph.saved_tensors_hooks` (`pack` runs when a tensor
-# is saved, `unpack` in the backward pass) to check the **content** of
-# saved `float32` tensors: if even one has changed by the backward pass, it must raise
-# `RuntimeError`.
-# Hooks replace the check of versions, so you have to detect a plain `mul_`, too. Do not keep
-# copies of tensors, and do not make the graph live longer.
+# is saved, `unpack` in the backward pass) to check the **content** of saved `float32`
+# tensors: if even one changes before the backward pass, it must raise `RuntimeError`. Hooks
+# replace the check of versions, so you have to detect a plain `mul_`, too. Do not keep copies
+# of tensors, and do not make the graph live longer.
 
 
 # %% exercise="content-guard" role="starter"
@@ -1416,48 +1482,56 @@ def reverse_rows(h: Tensor, _: Tensor) -> None:
     h.data[:] = h.data.flip(0).clone()
 
 
-def guarded(operation: Number, write: Write) -> bool:
-    """Tell whether the guard stopped the backward pass."""
+def guarded(operation: Number, write: Write, *, on: bool = True) -> Tensor | None:
+    """Return the gradient, or None if the guard stopped the backward pass."""
+    torch.manual_seed(0)
     w = torch.rand(3, 4, requires_grad=True)
-    with watched():
+    with watched() if on else nullcontext():
         h = w * 1
         y = operation(h)
     write(h, y)
     try:
-        y.sum().backward()
+        return torch.autograd.grad(y.sum(), w)[0]
     except RuntimeError:
-        return True
-    return False
+        return None
 
 
 mixed: Number = lambda h: (h.t() @ h).exp()  # noqa: E731
+nothing: Write = lambda h, y: None  # noqa: E731
 for name, operation in {**OPERATIONS, "(h.t() @ h).exp()": mixed}.items():
-    assert not guarded(operation, lambda h, y: None), say(
+    with_guard = guarded(operation, nothing)
+    assert with_guard is not None, say(
         pl=f"{name}: alarm, choć nikt niczego nie zapisał",
         en=f"{name}: an alarm, although nobody wrote anything",
+    )
+    without_guard = guarded(operation, nothing, on=False)
+    assert without_guard is not None and torch.equal(with_guard, without_guard), say(
+        pl=f"{name}: strażnik zmienił gradient",
+        en=f"{name}: the guard changed the gradient",
     )
 for name, written in (
     ("h ** 2", "h.data.mul_(10)"),
     ("h ** 2", "h.mul_(10)"),
     ("h.exp()", "y.data.mul_(10)"),
 ):
-    assert guarded(OPERATIONS[name], WRITES[written]), say(
+    assert guarded(OPERATIONS[name], WRITES[written]) is None, say(
         pl=f"{name}, potem {written}: zmiana przeszła niezauważona",
         en=f"{name}, then {written}: the change went unnoticed",
     )
-assert guarded(mixed, WRITES["h.detach().numpy() *= 10"]), say(
+assert guarded(mixed, WRITES["h.detach().numpy()[:] *= 10"]) is None, say(
     pl="zapis przez NumPy przeszedł niezauważony",
     en="a write through NumPy went unnoticed",
 )
-assert guarded(OPERATIONS["h.sin()"], reverse_rows), say(
+assert guarded(OPERATIONS["h.sin()"], reverse_rows) is None, say(
     pl="te same liczby w innej kolejności przeszły niezauważone",
     en="the same numbers in another order went unnoticed",
 )
-assert guarded(OPERATIONS["h.sin()"], lambda h, y: h.data[-1, -1].mul_(10)), say(
+last_one: Write = lambda h, y: h.data[-1, -1].mul_(10)  # noqa: E731
+assert guarded(OPERATIONS["h.sin()"], last_one) is None, say(
     pl="zmiana jednej liczby przeszła niezauważona",
     en="a change of one number went unnoticed",
 )
-assert not guarded(OPERATIONS["h.exp()"], WRITES["h.data.mul_(10)"]), say(
+assert guarded(OPERATIONS["h.exp()"], WRITES["h.data.mul_(10)"]) is not None, say(
     pl="alarm, choć zapis ominął zapamiętany tensor",
     en="an alarm, although the write missed the saved tensor",
 )
@@ -1469,9 +1543,10 @@ with MemoryMeter() as meter, watched():
     del y_kept
     after = meter.live
 tracemalloc.stop()
-assert while_kept <= 3.5 * w_leaf.nbytes, say(
-    pl=f"graf trzyma {while_kept} B: masz kopie tensorów",
-    en=f"the graph keeps {while_kept} B: you hold copies of tensors",
+times = while_kept / w_leaf.nbytes
+assert times <= 3.5, say(
+    pl=f"pamięć grafu to {times:.1f} rozmiaru tensora zamiast 2: masz kopie tensorów",
+    en=f"the graph keeps {times:.1f} tensors instead of 2: you hold copies of tensors",
 )
 assert after == 0, say(
     pl=f"po usunięciu wyniku zostało {after} B: graf trzyma sam siebie",
