@@ -236,12 +236,12 @@ draw_alignment(
 # `query` (czerwona ramka). Nazwy zna tylko autor kodu; PyTorch widzi dwie piątki. Maska
 # zależy więc od zapytania zamiast od zdania. Regułę i komunikat „The size of tensor a…” ma funkcja
 # `infer_size` w pliku
-# [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp).
+# `aten/src/ATen/ExpandUtils.cpp`.
 #
 # ## Nazwy, których już nie ma
 #
 # Prototyp nazwanych tensorów pozwalał nadać osiom nazwy. Według
-# [archiwalnej dokumentacji](https://docs.pytorch.org/docs/2.9/named_tensor.html) działania nadal
+# archiwalnej dokumentacji działania nadal
 # wyrównywały osie do prawej, ale niezgodne nazwy kończyły się wyjątkiem. Wydanie 2.13
 # usunęło prototyp, żeby pozbyć się narzutu (*overhead*) i nadmiaru kodu
 # ([#173895](https://github.com/pytorch/pytorch/pull/173895)). W starszym PyTorchu następna
@@ -252,12 +252,12 @@ draw_alignment(
 # `query` (red frame). The names are known only to the author of the code; PyTorch sees two fives.
 # So the mask depends on the query instead of on the sentence. The rule and the message "The size
 # of tensor a…" live in the function `infer_size` in
-# [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp).
+# `aten/src/ATen/ExpandUtils.cpp`.
 #
 # ## Names that are gone
 #
 # The prototype of named tensors let you name axes. According to the
-# [archived documentation](https://docs.pytorch.org/docs/2.9/named_tensor.html), operations still
+# archived documentation, operations still
 # aligned axes on the right, but names that did not match raised. Release 2.13 removed the prototype,
 # to get rid of overhead and of bloated code
 # ([#173895](https://github.com/pytorch/pytorch/pull/173895)). On an older PyTorch the next cell
@@ -274,14 +274,14 @@ zeros(2, 3, names=("batch", "key"))
 # %% [markdown] lang="pl"
 # Podobny jest moduł `functorch.dim`: nazwą osi jest w nim obiekt Pythona. PyTorch
 # {{ torch_version }} nadal go zawiera, ale
-# [README](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md) nazywa go wersją
+# plik `functorch/dim/README.md` nazywa go wersją
 # zapoznawczą (*preview*), a w 2025 r. proponowano go usunąć, bo jego utrzymanie kosztuje
 # ([#158784](https://github.com/pytorch/pytorch/pull/158784)). Maskę dopasowuje dobrze.
 
 # %% [markdown] lang="en"
 # The module `functorch.dim` is similar: there the name of an axis is a Python object. PyTorch
 # {{ torch_version }} still ships it, but the
-# [README](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md) calls it a
+# file `functorch/dim/README.md` calls it a
 # preview release, and in 2025 it was proposed for removal, because of what it costs to maintain
 # ([#158784](https://github.com/pytorch/pytorch/pull/158784)). It does match the mask correctly.
 
@@ -492,7 +492,7 @@ terabytes = full_scale.nbytes / 1e12
 
 # %% [markdown] lang="pl"
 # Treść wyjątku jest inna niż na CPU, bo kształt na `meta` liczy tu kod Pythona:
-# [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py).
+# `torch/_refs/__init__.py`.
 #
 # **Adnotacje sprawdzane w czasie wywołania.** Wpisz nazwy osi do adnotacji typu. Dekorator
 # `checked` porówna je z kształtami argumentów i wyniku: w jednym wywołaniu ta sama nazwa musi znaczyć
@@ -502,7 +502,7 @@ terabytes = full_scale.nbytes / 1e12
 
 # %% [markdown] lang="en"
 # The message is not the one of the CPU, because on `meta` the shape is worked out by Python code:
-# [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py).
+# `torch/_refs/__init__.py`.
 #
 # **Annotations checked at call time.** Write the names of the axes into the type annotation. The
 # decorator `checked` compares them with the shapes of the arguments and of the result: within one
@@ -629,7 +629,7 @@ run_on_primes(checked_fixed)
 # **Eksport z symbolami.** Funkcja `torch.export.export` śledzi program na przykładzie, ale rozmiary
 # zadeklarowane jako `Dim` zastępuje symbolami. Gdy rozgłaszanie zestawi dwa różne symbole, śledzenie
 # zapisuje warunek ich równości, a eksport zgłasza wyjątek, bo zadeklarowaliśmy je jako niezależne
-# ([`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)).
+# (`torch/fx/experimental/symbolic_shapes.py`).
 # Przykład może więc mieć równe rozmiary.
 
 # %% [markdown] lang="en"
@@ -641,7 +641,7 @@ run_on_primes(checked_fixed)
 # puts symbols in the place of sizes declared as `Dim`. When broadcasting pairs up two different
 # symbols, tracing records the condition that they are equal, and export raises, because we declared
 # them independent
-# ([`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)).
+# (`torch/fx/experimental/symbolic_shapes.py`).
 # So the example may have equal sizes.
 
 
@@ -898,6 +898,17 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # > Wszystko tu liczył procesor. Kształty sprawdza się bez danych, więc narzędzia nie zależą od
 # > urządzenia, ale na GPU ich tu nie uruchomiono.
 #
+# Gdzie to leży w źródłach PyTorcha:
+#
+# - wyrównywanie kształtów na CPU, funkcja `infer_size`:
+#   [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp)
+# - to samo na `meta`:
+#   [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py)
+# - symbole i warunki eksportu:
+#   [`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)
+# - `functorch.dim`:
+#   [`functorch/dim/README.md`](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md)
+#
 # ## Co już umiesz
 #
 # - Powiesz, dla jakich rozmiarów pomylona oś przechodzi po cichu, a dla jakich kończy się wyjątkiem.
@@ -906,7 +917,8 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 #
 # Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Następna lekcja: 08,
 # o grafie obliczeniowym. Dokumentacja:
-# [torch.export](https://docs.pytorch.org/docs/stable/export.html).
+# [torch.export](https://docs.pytorch.org/docs/stable/export.html),
+# [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archiwalna, 2.9).
 #
 # ## Pasy: sprawdź się
 
@@ -914,6 +926,17 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # > [!NOTE]
 # > Everything here ran on the CPU. Shapes are checked without data, so the tools do not depend on the
 # > device, but they were not run on a GPU here.
+#
+# Where this lives in PyTorch's source:
+#
+# - aligning shapes on the CPU, the function `infer_size`:
+#   [`aten/src/ATen/ExpandUtils.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/ExpandUtils.cpp)
+# - the same on `meta`:
+#   [`torch/_refs/__init__.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_refs/__init__.py)
+# - symbols and conditions of export:
+#   [`torch/fx/experimental/symbolic_shapes.py`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/fx/experimental/symbolic_shapes.py)
+# - `functorch.dim`:
+#   [`functorch/dim/README.md`](https://github.com/pytorch/pytorch/blob/v2.15.0/functorch/dim/README.md)
 #
 # ## Now you can
 #
@@ -923,7 +946,8 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 #
 # Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py). Next lesson: 08,
 # on the computational graph. Documentation:
-# [torch.export](https://docs.pytorch.org/docs/stable/export.html).
+# [torch.export](https://docs.pytorch.org/docs/stable/export.html),
+# [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archived, 2.9).
 #
 # ## Belts: test yourself
 
