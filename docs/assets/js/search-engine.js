@@ -10,7 +10,7 @@ const BEFORE = 5;
 // A query of so many words is a pasted text: a page may lack some, and their order counts.
 const PASTED = 5;
 // Each may be another piece of the index to download: of a pasted text the longest words tell enough.
-const MOST_TERMS = 8;
+const MOST_TERMS = 6;
 // Shares of a query's weight that a page must have to be shown although it lacks words.
 const ENOUGH = 0.45;
 
