@@ -24,7 +24,8 @@ _FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
 _ALERT = re.compile(r"^\[![A-Z]+\]")
 _ATTRIBUTES = re.compile(r"\{ ?[#.:][^}]*\}")
 _CODE_SPAN = re.compile(r"`[^`]*`")
-_ADDRESS = re.compile(r"https?://\S+")
+# Addresses, and names of files and attributes.
+_NAMES = re.compile(r"https?://\S+|\w+(?:\.[A-Za-z]\w*)+")
 # A word of a comment that is code: a call, an attribute, an index, an assignment, a path.
 _CODE_WORD = re.compile(r"\S*[\w)\]][._(\[=/*@<>]+[\w(\[]\S*|\S*[_\[\]{}=<>@\\#]\S*|--?\w\S*")
 _MAGIC_COMMENT = re.compile(r"#\s*(?:type:|noqa|fmt:|ruff:|pyright:|mypy:|pragma)")
@@ -91,7 +92,7 @@ def of_markdown(text: str, path: str, first: int, language: str) -> Iterator[Pas
                 titled += piece.nesting
             elif piece.type == "text":
                 words = VALUE.sub(" ", _ATTRIBUTES.sub("", _ALERT.sub("", piece.content)))
-                yield Passage(path, line, language, _ADDRESS.sub(" ", words), titled > 0)
+                yield Passage(path, line, language, _NAMES.sub(" ", words), titled > 0)
 
 
 def _of_page(text: str, path: str) -> Iterator[Passage]:
@@ -184,4 +185,4 @@ def _comments(cell: Cell, path: str) -> Iterator[Passage]:
 
 
 def _words_only(text: str) -> str:
-    return _ADDRESS.sub(" ", _CODE_SPAN.sub(" ", VALUE.sub(" ", text)))
+    return _NAMES.sub(" ", _CODE_SPAN.sub(" ", VALUE.sub(" ", text)))

@@ -29,6 +29,8 @@ _AMERICAN = (
     ("ll", "l"),
     ("grey", "gray"),
 )
+# Where the other language is quoted: "krok (stride)", "komunikat „size mismatch”".
+_ASIDES = (("(", ")"), ("„", "”"))
 # SGJP knows words that nobody has used for a century, and "sie" is a likelier slip than `si`.
 _ARCHAIC = {"daw.", "arch.", "przest."}
 
@@ -199,9 +201,8 @@ def _look_up(texts: Iterable[Passage], dictionaries: dict[str, Dictionary]) -> I
     for passage in texts:
         ours = dictionaries[passage.language]
         others = [d for code, d in dictionaries.items() if code != passage.language]
-        for word, bracketed in _words(passage.text):
-            # A term of the other language follows in parentheses, as in "krok (stride)".
-            foreign = passage.foreign or bracketed
+        for word, aside in _words(passage.text):
+            foreign = passage.foreign or aside
             if not foreign and (better := ours.better(word)):
                 yield Seen(passage, word, better=better)
             elif ours.basic_forms(word):
@@ -214,12 +215,13 @@ def _look_up(texts: Iterable[Passage], dictionaries: dict[str, Dictionary]) -> I
 
 
 def _words(text: str) -> Iterator[tuple[str, bool]]:
-    """Words of a text, and whether they stand in parentheses; what has digits is a name."""
+    """Words of a text, and whether they are bracketed or quoted; what has digits is a name."""
     for match in _WORD.finditer(text):
         word = match[0].replace("’", "'")
         if len(word) > 1 and _PLAIN.fullmatch(word):
             before = text[: match.start()]
-            yield word, before.count("(") > before.count(")")
+            aside = any(before.count(a) > before.count(b) for a, b in _ASIDES)
+            yield word, aside
 
 
 def _explain(seen: Seen, ours: Dictionary) -> str:

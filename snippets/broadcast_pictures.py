@@ -74,7 +74,9 @@ def _picture(ax: Axes, left: float, a: torch.Tensor, b: torch.Tensor) -> None:
     operands = [_dimensions(a, b), _dimensions(b, a)]
     pairs = list(zip(*operands, strict=True))
     # A pair that cannot be read at all has no strides to show.
-    readable = all(one.size == two.size or 1 in (one.size, two.size) for one, two in pairs)
+    readable = all(
+        one.size == two.size or 1 in (one.size, two.size) for one, two in pairs
+    )
     for row, dimensions in enumerate(operands):
         y = 0.2 + 1.15 * row
         _write(ax, left + 0.45, y + 0.3, "ab"[row])

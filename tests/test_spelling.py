@@ -70,6 +70,7 @@ size = 3  # x.vieww(6) and rezult[0], --flagg, a_veiw
 @title
 # %% [markdown] lang="pl"
 # Krok (stride) to *offset*, a [Tensor views](https://example.org) to opis.
+# Komunikat „The size of tensor” ma funkcja w pliku TensorShape.cpp.
 #
 # Sam stride bez nawiasu jest obcy.
 ► no Polish dictionary has `stride`
@@ -79,6 +80,7 @@ size = 3  # x.vieww(6) and rezult[0], --flagg, a_veiw
 
 # %% [markdown] lang="en"
 # A stride is an *offset*, and [Tensor views](https://example.org) a description.
+# The message is in TensorShape.cpp.
 #
 # Just a stride.
 #
