@@ -1,7 +1,9 @@
 """Files of other projects are those of the packages that are named, and come with a licence."""
 
+import re
 import shutil
 import tomllib
+from importlib.metadata import files
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,30 @@ def test_a_missing_file_is_noticed(root: Path) -> None:
     (root / "docs/assets/katex/katex.min.css").unlink()
     (fault,) = faults(root)
     assert fault.startswith("docs/assets/katex/katex.min.css: listed, but not there")
+
+
+class TestNotices:
+    """What the site publishes of packages that are installed comes with their notices."""
+
+    NOTICES = (REPOSITORY / "docs/assets/LICENCES.txt").read_text(encoding="utf-8")
+
+    def test_the_licence_of_the_theme_is_published_as_it_is(self) -> None:
+        (file,) = (
+            path for path in files("mkdocs-material") or () if "licenses/LICENSE" in str(path)
+        )
+        holder, _, text = file.read_text(encoding="utf-8").partition("\n")
+        assert re.sub(r" <.*>", "", holder) in self.NOTICES
+        assert text.strip() in self.NOTICES
+
+    def test_every_licence_that_it_names_is_there(self) -> None:
+        named = re.findall(r"assets/\S+LICENSE\.txt", self.NOTICES)
+        listed = tomllib.loads((REPOSITORY / LIST).read_text(encoding="utf-8"))["package"]
+        assert len(named) == len(listed)
+        for path in named:
+            assert (REPOSITORY / "docs" / path).is_file()
+
+    def test_symbols_are_of_the_one_collection_that_it_names(self) -> None:
+        theme = [*(REPOSITORY / "blackbelt/site/theme").rglob("*.html"), REPOSITORY / "mkdocs.yml"]
+        text = "\n".join(path.read_text(encoding="utf-8") for path in theme)
+        used = re.findall(r"\.icons/(\w+)/|\bicon: (\w+)/|repo: (\w+)/", text)
+        assert {name for names in used for name in names if name} == {"material"}
