@@ -41,6 +41,10 @@ def test_what_is_wrong_with_a_list(
     assert fault.startswith(said)
 
 
+def test_another_python_may_have_a_release_that_says_more() -> None:
+    assert list(faults({"a": "BSD"}, {"a": "BSD-3-Clause"}, {"a"})) == []
+
+
 @pytest.mark.parametrize(
     ("expression", "allowed"),
     [

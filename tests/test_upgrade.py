@@ -109,7 +109,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def uv_run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`uv run` in the course's own environment, which has the package and borrows the engine."""
     site_packages = Path(numpy.__file__).parents[1]
-    variables = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "UV_PYTHON")}
+    # Where this environment lies is not where the course's is.
+    others = ("VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT")
+    variables = {name: value for name, value in os.environ.items() if name not in others}
     variables |= {
         "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site_packages}",
         # What other files were called on this port is not what they are now.
