@@ -1,10 +1,11 @@
 """Spelling: slips are found where they stand, and what is meant is left alone."""
 
 import sys
-from pathlib import Path
 
 import pytest
-from tiny import TITLE, Case, Done, TinyCourse, cases, command, compare
+from tiny import REPOSITORY, TITLE, Case, Done, TinyCourse, cases, command, compare
+
+from blackbelt.lesson import LANGUAGES
 
 LESSON = "lessons/1_first/01_tensor.py"
 
@@ -226,5 +227,18 @@ def test_without_dictionaries_it_says_how_to_get_them(
 
 
 def test_the_course_is_spelt_right() -> None:
-    done = command(("spell",), Path(__file__).parents[1])
+    done = command(("spell",), REPOSITORY)
     assert (done.err, done.code) == ("", 0)
+
+
+def test_a_new_lesson_is_spelt_right(course: TinyCourse) -> None:
+    course.plan("lessons/1_first/01_tensor.py")
+    assert course.command("new", "1_first", "01_tensor").code == 0
+    lists = [(REPOSITORY / f"lessons/words.{x}.txt").read_text(encoding="utf-8") for x in LANGUAGES]
+    done = spell(course, polish=lists[0], english=lists[1])
+    assert done.of(LESSON) == ()
+    # It was looked at.
+    file = course.root / LESSON
+    file.write_text(file.read_text(encoding="utf-8").replace("Trzy ", "Tzry "), encoding="utf-8")
+    [problem] = spell(course, polish=lists[0], english=lists[1]).of(LESSON)
+    assert "`Tzry`" in problem.what
