@@ -208,14 +208,12 @@ def _links(options: argparse.Namespace, project: Project) -> int:
 
     links = of_course(load_course(project))
     if not options.external:
-        for link in sorted(links):
-            print(f"{link.path}:{link.line}: {link.address}")
+        print("\n".join(f"{link.path}:{link.line}: {link.address}" for link in sorted(links)))
         return 0
     from blackbelt.reach import check_reach
 
     problems, notes = check_reach(links)
-    for note in notes:
-        print(note)
+    print("\n".join(notes))
     print(f"{len({link.address for link in links})} addresses, {len(problems)} broken links")
     return _report(problems)
 
@@ -233,8 +231,8 @@ def _spell(options: argparse.Namespace, project: Project) -> int:
             raise CourseError(course.problems)
         print(f"{accept(project, texts, dictionaries)} new words; look at them: git diff lessons/")
         dictionaries = load_dictionaries(project)
-    whole = not course.problems
-    problems = [*course.problems, *check_spelling(project, texts, dictionaries, whole=whole)]
+    found = check_spelling(project, texts, dictionaries, whole=not course.problems)
+    problems = [*course.problems, *found]
     if not problems:
         print(f"{len(texts)} texts, no problems")
     return _report(sorted(problems))
