@@ -213,8 +213,8 @@ def _links(options: argparse.Namespace, project: Project) -> int:
     from blackbelt.reach import check_reach
 
     problems, notes = check_reach(links)
-    print("\n".join(notes))
-    print(f"{len({link.address for link in links})} addresses, {len(problems)} broken links")
+    count = len({link.address for link in links})
+    print(*notes, f"{count} addresses, {len(problems)} broken links", sep="\n")
     return _report(problems)
 
 
