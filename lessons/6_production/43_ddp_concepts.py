@@ -319,7 +319,6 @@ log = timelines[0]
 layers = len(log.ready)
 buckets = len(log.sent)
 ready_at_first_send = sum(moment < log.sent[0] for moment in log.ready)
-slower = 0 if timelines[0].ready[-1] > timelines[1].ready[-1] else 1
 print(
     say(
         pl=f"gotowe gradienty wag, gdy rusza kubełek 0: {ready_at_first_send}/{layers}",
@@ -336,6 +335,7 @@ for log, other in (timelines, reversed(timelines)):
     assert max(log.done) < log.end
 
 # %% fold=true measured=true
+slower = 0 if timelines[0].ready[-1] > timelines[1].ready[-1] else 1
 origin = min(log.start for log in timelines)
 
 
