@@ -53,6 +53,15 @@ class Context(Protocol):
 Activation = Callable[[Tensor], Tensor]
 
 
+def complaint(check: Callable[[], object]) -> str:
+    """The first line of the exception that `check` raises, or an empty string."""
+    try:
+        check()
+    except Exception as error:
+        return str(error).splitlines()[0].rstrip(",")
+    return ""
+
+
 def train(act: Activation, steps: int) -> tuple[list[float], float]:
     """Fit sin(2x); return losses and the lowest cosine of a gradient with the true one."""
     torch.manual_seed(1)
@@ -82,15 +91,17 @@ def train(act: Activation, steps: int) -> tuple[list[float], float]:
 # %% [markdown] lang="pl"
 # ## Obie straty spadają
 #
-# Uczymy tę samą sieć dwa razy: z własną funkcją SiLU, $x\,\sigma(x)$, i z funkcją `silu` z PyTorcha. Metoda
-# `apply` wywołuje `forward`, a potem `setup_context`, która zapisuje w obiekcie `ctx` to, czego będzie
-# potrzebować `backward`.
+# Ta sama mała sieć uczy się dwa razy funkcji $\sin 2x$: raz z naszą wersją SiLU, $x\,\sigma(x)$, raz z funkcją
+# `silu` z PyTorcha. Metoda `apply` wywołuje `forward`, a potem `setup_context`, która zapisuje w obiekcie `ctx`
+# to, czego będzie potrzebować `backward`. Funkcja `train` zwraca straty i najmniejszy kosinus kąta między naszym
+# gradientem a prawdziwym.
 
 # %% [markdown] lang="en"
 # ## Both losses fall
 #
-# We train the same network twice: with our own SiLU, $x\,\sigma(x)$, and with PyTorch's `silu`. The method
-# `apply` calls `forward`, then `setup_context`, which stores in the object `ctx` what `backward` will need.
+# The same small network learns $\sin 2x$ twice: with our own SiLU, $x\,\sigma(x)$, and with PyTorch's `silu`. The
+# method `apply` calls `forward`, then `setup_context`, which stores in the object `ctx` what `backward` will need.
+# The function `train` returns the losses and the lowest cosine between our gradient and the true one.
 
 
 # %%
@@ -112,47 +123,48 @@ class HastySilu(Function):
 steps = 500
 hasty, lowest_cosine = train(HastySilu.apply, steps)
 right = train(silu, steps)[0]
-print(f"HastySilu: {hasty[0]:.4f} -> {hasty[-1]:.4f}")
-print(f"silu:      {right[0]:.4f} -> {right[-1]:.4f}")
 hasty_gap = hasty[-1] / right[-1]
+print(f"HastySilu: {hasty[0]:.5f} -> {hasty[-1]:.5f}")
+print(f"silu:      {right[0]:.5f} -> {right[-1]:.5f}")
+print(f"{hasty_gap = :.1f}")
 assert hasty[0] > 50 * hasty[-1] and hasty_gap > 2
 
 # %% [markdown] lang="pl"
-# Po {{ steps }} krokach nasza strata jest {{ hasty_gap:.1f }}× większa niż z `silu` (iloraz zależy od ziarna i liczby iteracji). Pochodna
+# Po {{ steps }} krokach nasza strata jest {{ hasty_gap:.1f }}× większa niż z funkcją `silu` (dla tego ziarna). Pochodna
 # iloczynu ma dwa składniki, a nasz `backward` zwraca tylko pierwszy:
 
 # %% [markdown] lang="en"
-# After {{ steps }} steps our loss is {{ hasty_gap:.1f }}× larger than with `silu` (the ratio depends on the seed and the number of iterations). The
+# After {{ steps }} steps our loss is {{ hasty_gap:.1f }} times the loss with `silu` (for this seed). The
 # derivative of a product has two terms, and our `backward` returns only the first:
 
 # %%
 point = torch.tensor(-2.0, requires_grad=True)
 (hasty_slope,) = torch.autograd.grad(HastySilu.apply(point), point)
 (true_slope,) = torch.autograd.grad(silu(point), point)
-print(f"{hasty_slope:.3f}, {true_slope:.3f}, {lowest_cosine:.2f}")
+print(f"{hasty_slope = :.3f}, {true_slope = :.3f}, {lowest_cosine = :.2f}")
 assert abs(hasty_slope - 0.119) < 1e-3 and abs(true_slope + 0.091) < 1e-3
 assert 0.3 < lowest_cosine < 0.5 and lowest_cosine >= round(lowest_cosine, 2)
 
 # %% [markdown] lang="pl"
-# W punkcie −2 zwraca {{ hasty_slope:.3f }} zamiast {{ true_slope:.3f }}: zły jest nawet znak. To cicha awaria
-# (silent failure): strata i tak spada, bo nasz gradient wciąż po części wskazuje ten sam kierunek co prawdziwy:
-# kosinus kąta między nimi wynosi w każdym kroku co najmniej {{ lowest_cosine:.2f }}.
+# W punkcie −2 metoda `backward` zwraca {{ hasty_slope:.3f }} zamiast {{ true_slope:.3f }}: zły jest nawet znak. To cicha
+# awaria (silent failure). Strata i tak spada, bo nasz gradient wciąż częściowo zgadza się co do kierunku
+# z prawdziwym: kosinus w każdym kroku wynosi co najmniej {{ lowest_cosine:.2f }}.
 
 # %% [markdown] lang="en"
-# At −2 it returns {{ hasty_slope:.3f }} instead of {{ true_slope:.3f }}: even the sign is wrong. This is
-# a silent failure: the loss falls all the same, because our gradient still points partly along the true one:
-# their cosine is at least {{ lowest_cosine:.2f }} at every step.
+# At −2 the method `backward` returns {{ hasty_slope:.3f }} instead of {{ true_slope:.3f }}: even the sign is wrong. This is
+# a silent failure. The loss falls all the same, because our gradient still points partly along the true one:
+# the cosine is at least {{ lowest_cosine:.2f }} at every step.
 
 # %% [markdown] lang="pl"
 # ## Który `backward` silnik odrzuci?
 #
-# Weźmy `x * w`, gdzie `x` ma kształt `(4, 3)`, a `w` kształt `(3,)`. Poniżej jest jedenaście wersji tego, co zwraca
+# Weźmy `x * w`, gdzie `x` ma kształt `(4, 3)`, a `w` kształt `(3,)`. Poniżej jest dwanaście wersji tego, co zwraca
 # `backward`: gradient dla `x`, potem gradient dla `w`; `g` to gradient, który metoda dostała.
 
 # %% [markdown] lang="en"
 # ## Which `backward` does the engine reject?
 #
-# Take `x * w`, where `x` has shape `(4, 3)` and `w` has shape `(3,)`. Below are eleven versions of what `backward`
+# Take `x * w`, where `x` has shape `(4, 3)` and `w` has shape `(3,)`. Below are twelve versions of what `backward`
 # returns: the gradient of `x`, then the gradient of `w`; `g` is the gradient that it has received.
 
 # %% [markdown] lang="pl" predict="what-is-rejected"
@@ -160,8 +172,9 @@ assert 0.3 < lowest_cosine < 0.5 and lowest_cosine >= round(lowest_cosine, 2)
 #
 # - [ ] Zna `forward`, więc odrzuci każdy `backward`, który daje błędne liczby.
 #
-#   Obalają to wiersze 5–7 wyniku poniżej: średnia, zamienione wejścia i `None` przechodzą bez słowa. Silnik nie
-#   liczy `forward` drugi raz, więc nie ma z czym porównać liczb.
+#   Obalają to wiersze 5–7: średnia, zamienione wejścia i `None` przechodzą. Silnik nie liczy `forward` drugi raz,
+#   więc nie ma z czym porównać liczb. `None` znaczy „brak gradientu”: metoda `backward` tensora zostawi wtedy
+#   `w.grad` puste, a `torch.autograd.grad` zaprotestuje, jeśli nie podasz `allow_unused=True`.
 #
 # - [ ] Liczb nie sprawdza, ale gradient musi mieć dokładnie taki kształt jak wejście.
 #
@@ -169,19 +182,20 @@ assert 0.3 < lowest_cosine < 0.5 and lowest_cosine >= round(lowest_cosine, 2)
 #   powieliło rozgłaszanie (broadcasting). Rzutuje też `float64` na typ wejścia i pomija nadmiarowy `None`, ale
 #   nadmiarowego gradientu nie przyjmie.
 #
-# - [x] Patrzy tylko z zewnątrz: czy gradientów jest dość i czy typ, urządzenie i kształt każdego da się
+# - [x] Patrzy tylko na formę: czy zgadza się liczba gradientów i czy typ, urządzenie i kształt każdego da się
 #   dopasować do wejścia.
 #
-#   W wierszach 8–11 nie zgadza się liczba gradientów, kształt albo urządzenie, a ostatnia asercja dotyczy typu:
-#   gradientu zespolonego dla rzeczywistego wejścia silnik nie przyjmie.
+#   W wierszach 8–12 nie zgadza się liczba gradientów, kształt, urządzenie albo typ: gradientu zespolonego dla
+#   rzeczywistego wejścia silnik nie przyjmie.
 
 # %% [markdown] lang="en" predict="what-is-rejected"
 # How does the engine check what `backward` returns?
 #
 # - [ ] It knows `forward`, so it rejects every `backward` that gives wrong numbers.
 #
-#   Rows 5–7 of the output below rule this out: the mean, the swapped inputs and `None` pass without a word. The
-#   engine does not compute `forward` again, so it has nothing to compare the numbers with.
+#   Rows 5–7 rule this out: the mean, the swapped inputs and `None` pass. The engine does not compute `forward`
+#   again, so it has nothing to compare the numbers with. `None` means "no gradient": a tensor's method `backward`
+#   then leaves `w.grad` empty, and `torch.autograd.grad` objects unless you pass `allow_unused=True`.
 #
 # - [ ] It does not check numbers, but a gradient must have exactly the shape of its input.
 #
@@ -189,11 +203,11 @@ assert 0.3 < lowest_cosine < 0.5 and lowest_cosine >= round(lowest_cosine, 2)
 #   what broadcasting repeated. It also casts `float64` to the input's type and ignores an extra `None`, but
 #   rejects an extra gradient.
 #
-# - [x] It looks only at the outside: that there are enough gradients, and that the type, device and shape
-#   of each can be fitted to the input.
+# - [x] It looks only at the form: the number of gradients, and whether the type, device and shape of each can be
+#   fitted to its input.
 #
-#   In rows 8–11 the number of gradients, the shape or the device does not fit, and the last assertion is about
-#   the type: the engine takes no complex gradient for a real input.
+#   In rows 8–12 the number of gradients, the shape, the device or the type does not fit: the engine takes no
+#   complex gradient for a real input.
 
 # %%
 Rule = Callable[[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]
@@ -209,6 +223,7 @@ RETURNS = (
     "g * w, (g * x).sum(0), g",
     "g * w, (g * x).sum(1)",
     "g * w, (g * x).sum(0).to('meta')",
+    "g * w, (g * x).sum(0) * 1j",
 )
 
 
@@ -233,6 +248,7 @@ def scale_by(returns: str) -> type[Function]:
     return Scale
 
 
+# %% fold=true
 torch.manual_seed(0)
 x43 = torch.randn(4, 3, requires_grad=True)
 w3 = torch.randn(3, requires_grad=True)
@@ -259,12 +275,16 @@ accepted = {
 }
 verdicts = [verdict(returns) for returns in RETURNS]
 for row, (returns, result) in enumerate(zip(RETURNS, verdicts, strict=True), start=1):
-    refusal = "\n" + textwrap.indent(textwrap.fill(result, 76), "  ")
+    refusal = "\n" + textwrap.indent(textwrap.fill(result.split("  (")[0], 76), "  ")
     print(f"{row:2}  {returns:34}", accepted.get(result, refusal))
 
-WORDS = ["right"] * 4 + ["wrong"] * 3 + ["2, got 1", "2, got 3", "[4]", "device cpu"]
+WORDS = ["right"] * 4 + ["wrong"] * 3 + ["2, got 1", "2, got 3"]
+WORDS += ["[4]", "device cpu", "isFloatingType"]
 assert all(word in result for word, result in zip(WORDS, verdicts, strict=True))
-assert "isFloatingType" in verdict("g * w, (g * x).sum(0) * 1j")  # a complex number
+lost = scale_by("g * w, None").apply(x43, w3).sum()
+assert "allow_unused" in complaint(partial(torch.autograd.grad, lost, w3))
+scale_by("g * w, None").apply(x43, w3).sum().backward()
+assert w3.grad is None and x43.grad is not None
 
 
 # %% [markdown] lang="pl"
@@ -274,16 +294,16 @@ assert "isFloatingType" in verdict("g * w, (g * x).sum(0) * 1j")  # a complex nu
 # You may omit the reduction (row 2), but a wrong reduction of a fitting shape goes unnoticed (row 5).
 
 # %% [markdown] lang="pl"
-# ## O wycieku decyduje jedna referencja
+# ## Jedna referencja trzyma wynik w pamięci
 #
 # Pochodna funkcji tanh to $1 - y^2$, więc `backward` potrzebuje wyniku `y`. Można go przekazać metodzie
-# `save_for_backward` albo przypiąć do `ctx` jako atrybut. Obie wersje liczą ten sam gradient.
+# `save_for_backward` albo zapisać jako atrybut `ctx`. Obie wersje liczą ten sam gradient.
 
 # %% [markdown] lang="en"
-# ## One reference makes the leak
+# ## One reference keeps the result in memory
 #
 # The derivative of tanh is $1 - y^2$, so `backward` needs the result `y`. You can hand it to
-# `save_for_backward`, or pin it to `ctx` as an attribute. Both versions compute the same gradient.
+# `save_for_backward`, or store it as an attribute of `ctx`. Both versions compute the same gradient.
 
 
 # %%
@@ -302,7 +322,7 @@ class Tanh(Function):
         return grad * (1 - y * y)
 
 
-class PinnedTanh(Tanh):
+class AttrTanh(Tanh):
     @staticmethod
     def setup_context(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.y = output  # type: ignore[attr-defined]  # mypy is right to object
@@ -314,17 +334,17 @@ class PinnedTanh(Tanh):
 
 
 x1000 = torch.ones(1000, requires_grad=True)
-y_saved, y_pinned = Tanh.apply(x1000), PinnedTanh.apply(x1000)
+y_saved, y_attr = Tanh.apply(x1000), AttrTanh.apply(x1000)
 (saved_gradient,) = torch.autograd.grad(y_saved.sum(), x1000, retain_graph=True)
-(pinned_gradient,) = torch.autograd.grad(y_pinned.sum(), x1000, retain_graph=True)
-assert torch.equal(saved_gradient, pinned_gradient)
+(attr_gradient,) = torch.autograd.grad(y_attr.sum(), x1000, retain_graph=True)
+assert torch.equal(saved_gradient, attr_gradient)
 
 (kept,) = y_saved.grad_fn._raw_saved_tensors  # a SavedVariable
 (unpacked,) = y_saved.grad_fn.saved_tensors
 assert kept.data.data_ptr() == y_saved.data_ptr()  # the storage of the result...
 assert kept.data.grad_fn is None  # ...without its node,
 assert unpacked.grad_fn is y_saved.grad_fn  # which comes back when it is read
-assert unpacked is not y_saved and y_pinned.grad_fn.y is y_pinned
+assert unpacked is not y_saved and y_attr.grad_fn.y is y_attr
 
 
 # %% fold=true
@@ -333,12 +353,12 @@ def draw_references(ax: Axes, y: Tensor, title: str) -> None:
     node: Any = y.grad_fn
     leaf = node.next_functions[0][0]
     saved = [t.data.data_ptr() for t in node._raw_saved_tensors]
-    pinned = any(o is y for o in gc.get_referents(vars(node)))
+    attribute = any(o is y for o in gc.get_referents(vars(node)))
     storage = y.untyped_storage()
     places = {
         "y": (0.1, 0.72, "output y", BLUE),
         "node": (0.76, 0.72, f"{node.name()}\n= ctx", ORANGE),
-        "storage": (0.1, 0.12, f"{storage.nbytes()} B", GREEN),
+        "storage": (0.1, 0.12, f"storage\n{storage.nbytes()} B", GREEN),
         "leaf": (0.76, 0.12, f"{leaf.name().split('::')[-1]}(x)", GRAY),
     }
     links = [  # from, to, name and its place, colour, does it exist?
@@ -346,7 +366,7 @@ def draw_references(ax: Axes, y: Tensor, title: str) -> None:
         ("y", "storage", "", 0, 0, GRAY, y.data_ptr() == storage.data_ptr()),
         ("node", "leaf", "", 0, 0, GRAY, leaf.variable is x1000),
         ("node", "storage", "SavedVariable", 0.43, 0.3, GREEN, y.data_ptr() in saved),
-        ("node", "y", "ctx.y", 0.35, 0.98, RED, pinned),
+        ("node", "y", "ctx.y", 0.35, 0.98, RED, attribute),
     ]
     boxes = {}
     for name, (across, up, text, color) in places.items():
@@ -368,7 +388,7 @@ def draw_references(ax: Axes, y: Tensor, title: str) -> None:
 
 fig, (left, right_ax) = plt.subplots(1, 2, figsize=(7.2, 2.9))
 draw_references(left, y_saved, "save_for_backward(y)")
-draw_references(right_ax, y_pinned, "ctx.y = y")
+draw_references(right_ax, y_attr, "ctx.y = y")
 show_figure(
     fig,
     alt_pl="Dwa grafy referencji. Po lewej strzałka SavedVariable prowadzi z węzła do "
@@ -377,14 +397,14 @@ show_figure(
     alt_en="Two graphs of references. On the left the arrow SavedVariable leads from the "
     "node to the result's storage, and there is no loop. On the right the arrow ctx.y "
     "leads from the node to the result and closes a loop.",
-    pl={"output y": "wynik y"},
-    same={text.get_text() for text in fig.findobj(Text)} - {"output y"},
+    pl={"output y": "wynik y", "storage\n4000 B": "magazyn\n4000 B"},
+    same={t.get_text() for t in fig.findobj(Text)} - {"output y", "storage\n4000 B"},
 )
 
 # %% [markdown] lang="pl"
 # Po prawej strzałka `ctx.y` zamyka pętlę wynik → węzeł → wynik. Liczniki referencji takiej pętli nie zwolnią:
 # pamięć czeka na odśmiecacz Pythona (garbage collector). Po lewej węzeł trzyma z wyniku tylko magazyn danych
-# (storage): `SavedVariable`, czyli opakowanie zapamiętanego tensora, przechowuje `y` bez `grad_fn` i dołącza
+# (storage): `SavedVariable`, czyli opakowanie zapamiętanego tensora (saved tensor), przechowuje `y` bez `grad_fn` i dołącza
 # węzeł dopiero przy odczycie. `AccumulateGrad` to węzeł, który dodaje gradient do `x.grad`.
 
 # %% [markdown] lang="en"
@@ -396,18 +416,19 @@ show_figure(
 # %% [markdown] lang="pl"
 # ## Co robi `apply`
 #
-# Metoda `apply` wykonuje `forward` z wyłączonym zapisem operacji. Potem, jeśli któreś wejście wymaga gradientu,
-# dołącza do wyniku jeden węzeł grafu obliczeniowego (computational graph): ten sam obiekt, który w klasie nazywa się
-# `ctx`, a z zewnątrz `grad_fn`. Sprawdźmy, czy zapis jest włączony w `forward`, w zwykłym wywołaniu metody `backward` i w wywołaniu
-# z `create_graph=True`:
+# Metoda `apply` wykonuje `forward` i `setup_context` z wyłączonym zapisem operacji w grafie obliczeniowym
+# (computational graph), jak pod `no_grad`. Jeśli poza nimi zapis jest włączony, a któreś wejście wymaga gradientu, dołącza do
+# różniczkowalnego wyniku jeden węzeł: ten sam obiekt, który w klasie nazywa się `ctx`, a z zewnątrz `grad_fn`. Sprawdźmy, czy zapis jest włączony
+# w `forward`, w `setup_context`, w zwykłym wywołaniu metody `backward` i w wywołaniu z `create_graph=True`:
 
 # %% [markdown] lang="en"
 # ## What `apply` does
 #
-# `apply` runs `forward` with recording switched off. Then, if an input requires a gradient, it attaches one node
-# of the computational graph to the result: the object that the class calls `ctx` and the outside calls `grad_fn`.
-# Let us log whether recording is on in `forward`, in an ordinary `backward`, and in `backward` with
-# `create_graph=True`:
+# `apply` runs `forward` and `setup_context` with recording in the computational graph switched off, as under
+# `no_grad`. If recording is on outside them and an input requires a gradient, it attaches one node to
+# a differentiable result: the object that the class calls
+# `ctx` and the outside calls `grad_fn`. Let us log whether recording is on in `forward`, in `setup_context`, in an
+# ordinary `backward`, and in `backward` with `create_graph=True`:
 
 # %%
 recording: list[bool] = []
@@ -420,6 +441,11 @@ class Traced(Tanh):
         return x.tanh()
 
     @staticmethod
+    def setup_context(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        recording.append(torch.is_grad_enabled())
+        ctx.save_for_backward(output)
+
+    @staticmethod
     def backward(ctx: Context, grad: Tensor) -> Tensor:
         recording.append(torch.is_grad_enabled())
         return Tanh.backward(ctx, grad)
@@ -429,26 +455,28 @@ y = Traced.apply(x1000).sum()
 torch.autograd.grad(y, x1000, retain_graph=True)
 torch.autograd.grad(y, x1000, create_graph=True)
 print(recording)
-assert recording == [False, False, True]
+assert recording == [False, False, False, True]
 assert Tanh.apply(torch.ones(3)).grad_fn is None
+with torch.no_grad():
+    assert Tanh.apply(x1000).grad_fn is None
 
 
 # %% [markdown] lang="pl"
 # W ostatnim przypadku operacje metody `backward` same trafiają do grafu: z nich powstaje druga pochodna.
 #
-# Tensor przekazany metodzie `save_for_backward` silnik opakowuje w `SavedVariable`, który zapisuje numer jego
-# wersji. Po przejściu wstecz (backward pass) tensor zostaje zwolniony, chyba że podasz `retain_graph=True`.
-# Oto częsty błąd: ktoś odłącza wynik od grafu i przelicza go na procenty do raportu; `detach` zostawia wspólny
-# magazyn, więc operacja w miejscu (in-place operation) zmienia także sam wynik i podnosi wspólny licznik wersji
+# Tensor przekazany metodzie `save_for_backward` metoda `apply` opakowuje w `SavedVariable`, który zapisuje numer
+# jego wersji. Po przejściu wstecz (backward pass) opakowanie zostaje opróżnione, chyba że podasz `retain_graph=True` albo `create_graph=True`
+# ([lekcja 12](12_retain_graph.py)). Łatwo o taki błąd: ktoś odłącza wynik od grafu i przelicza go na procenty do
+# raportu. Metoda `detach` zostawia wspólny magazyn, więc operacja w miejscu (in-place operation) zmienia także sam wynik i podnosi wspólny licznik wersji
 # (version counter).
 
 # %% [markdown] lang="en"
 # In the last case the operations of `backward` are recorded too: the second derivative grows from them.
 #
-# The engine wraps a tensor handed to `save_for_backward` in `SavedVariable`, which records the tensor's version.
-# After the backward pass the tensor is released, unless you pass `retain_graph=True`. A common
-# mistake: someone detaches the result and turns it into percentages for a report; `detach` shares the
-# storage, so the in-place operation changes the result as well and raises the shared version counter.
+# `apply` wraps a tensor handed to `save_for_backward` in `SavedVariable`, which records the tensor's version.
+# After the backward pass the wrapper is emptied, unless you pass `retain_graph=True` or `create_graph=True` ([lesson 12](12_retain_graph.py)).
+# An easy mistake: someone detaches the result and turns it into percentages for a report. The method `detach` shares
+# the storage, so the in-place operation changes the result as well and raises the shared version counter.
 
 
 # %% raises="RuntimeError: has been modified by an inplace operation"
@@ -465,22 +493,20 @@ def report_then_backward(fn: type[Function]) -> Tensor:
 report_then_backward(Tanh)
 
 # %%
-corrupted = report_then_backward(PinnedTanh).item()
+corrupted = report_then_backward(AttrTanh).item()
 intended = 1 - torch.ones(1).tanh().square().item()
-print(f"{corrupted:.1f}, {intended:.2f}")
+print(f"{corrupted = :.1f}, {intended = :.2f}")
 assert corrupted < -5000 and 0.41 < intended < 0.43
 
-
-def complaint(check: Callable[[], object]) -> str:
-    """The first line of the exception that `check` raises, or an empty string."""
-    try:
-        check()
-    except Exception as error:
-        return str(error).splitlines()[0].rstrip(",")
-    return ""
+one = torch.ones(1, requires_grad=True)
+y = Tanh.apply(one)
+y.detach().numpy()[:] *= 100  # a change that raises no version
+(unseen,) = torch.autograd.grad(y, one)
+assert y._version == 0 and unseen.item() == corrupted
 
 
-for tanh in (Tanh, PinnedTanh):
+# %% fold=true
+for tanh in (Tanh, AttrTanh):
     loss = tanh.apply(x1000).sum()
     loss.backward()
     second_pass = complaint(loss.backward)
@@ -489,7 +515,8 @@ for tanh in (Tanh, PinnedTanh):
 
 # %% [markdown] lang="pl"
 # Atrybut omija oba zabezpieczenia: gradient wynosi {{ corrupted:.0f }} zamiast {{ intended:.2f }}, a drugie
-# przejście nie zgłasza wyjątku.
+# przejście nie zgłasza wyjątku. Silnik porównuje zresztą tylko numer wersji: zmiany przez NumPy nie zauważy nawet
+# w klasie `Tanh`.
 #
 # W źródłach: `THPFunction_apply` tworzy węzeł, `PyNode::apply` sprawdza liczbę gradientów,
 # a `unpack_saved_variables` wykrywa drugie przejście (plik `python_function.cpp`); `validate_outputs` sprawdza typ,
@@ -497,7 +524,8 @@ for tanh in (Tanh, PinnedTanh):
 
 # %% [markdown] lang="en"
 # The attribute bypasses both safeguards: the gradient is {{ corrupted:.0f }} instead of {{ intended:.2f }}, and
-# a second pass raises no error.
+# a second pass raises no error. And the engine compares only the number of the version: a change through NumPy
+# escapes it even in the class `Tanh`.
 #
 # In the source: `THPFunction_apply` makes the node, `PyNode::apply` counts gradients, and
 # `unpack_saved_variables` catches a second pass (in `python_function.cpp`); `validate_outputs` checks type, device and
@@ -506,16 +534,22 @@ for tanh in (Tanh, PinnedTanh):
 # %% [markdown] lang="pl"
 # ## Zbuduj własną taśmę
 #
-# Taśma (tape) to węzły i pętla, która przetwarza je od najnowszego. Węzły, które korzystają
-# z wyniku innego węzła, są od niego nowsze, więc przekażą mu wszystkie gradienty, zanim przyjdzie jego kolej. Numer węzła naśladuje `sequence_nr` z PyTorcha. Klasy
-# zdefiniowane wyżej działają tu bez zmian: zamiast `ctx` dostają nasz `Node`.
+# Taśma (tape) to węzły i pętla, która przetwarza je od najnowszego. Węzły, które korzystają z wyniku innego węzła,
+# są od niego nowsze, więc przekażą mu wszystkie gradienty, zanim przyjdzie jego kolej. PyTorch, jak silnik
+# z [lekcji 08](08_computational_graph.py#an-engine-from-scratch), liczy, na ile gradientów węzeł jeszcze czeka. Numer
+# `sequence_nr`, który tu naśladujemy, porządkuje u niego tylko węzły gotowe: `AccumulateGrad` ma numer najwyższy
+# z możliwych, a i tak czeka na wszystkie gradienty. Klasy zdefiniowane wyżej działają tu bez zmian: zamiast `ctx`
+# dostają nasz `Node`.
 
 # %% [markdown] lang="en"
 # ## Build your own tape
 #
-# A tape is nodes and a loop that processes nodes newest first. Consumers of a result are newer than the node that
-# made it, so by the time its turn comes they have all contributed their gradients. The number of a node imitates PyTorch's
-# `sequence_nr`. The classes defined above run here unchanged: instead of `ctx` they receive our `Node`.
+# A tape is nodes and a loop that processes them newest first. Nodes that use another node's result are newer than
+# it, so they hand it all their gradients before its turn comes. PyTorch, like the engine
+# of [lesson 08](08_computational_graph.py#an-engine-from-scratch), counts how many gradients a node still awaits. There
+# the number `sequence_nr`, which we imitate, only orders the nodes that are ready: `AccumulateGrad` has the highest
+# number possible, and still waits for all its gradients. The classes defined above run here unchanged:
+# instead of `ctx` they receive our `Node`.
 
 # %%
 clock = itertools.count()
@@ -523,7 +557,7 @@ clock = itertools.count()
 
 @dataclass(eq=False)
 class Var:
-    data: Tensor
+    value: Tensor
     node: "Node | None" = None
     grad: Tensor | None = None
 
@@ -546,7 +580,7 @@ class Node:
 
 
 def apply(rule: type[Function], *inputs: Var) -> Var:
-    node, data = Node(rule, inputs), tuple(var.data for var in inputs)
+    node, data = Node(rule, inputs), tuple(var.value for var in inputs)
     with torch.no_grad():
         output: Tensor = rule.forward(*data)
         rule.setup_context(node, data, output)
@@ -558,12 +592,14 @@ def validate(grads: tuple[Tensor | None, ...], inputs: tuple[Var, ...]) -> None:
     if got < expected or any(grad is not None for grad in grads[expected:]):
         raise RuntimeError(f"gradients: expected {expected}, got {got}")
     for grad, var in zip(grads, inputs, strict=False):
-        if grad is not None and grad.device != var.data.device:
-            raise RuntimeError(f"expected device {var.data.device}")
+        if grad is not None and grad.device != var.value.device:
+            raise RuntimeError(f"expected device {var.value.device}")
+        if grad is not None and grad.is_complex() and not var.value.is_complex():
+            raise RuntimeError("isFloatingType: a complex gradient of a real input")
 
 
 def backward(root: Var) -> None:
-    root.grad = torch.ones_like(root.data)
+    root.grad = torch.ones_like(root.value)
     ready = {root.node: root} if root.node else {}
     while ready:
         node = max(ready, key=lambda node: node.number)
@@ -574,7 +610,7 @@ def backward(root: Var) -> None:
         for grad, var in zip(grads, node.inputs, strict=False):
             if grad is not None:
                 # sum_to_size refuses a shape that does not fit.
-                grad = grad.sum_to_size(var.data.shape).to(var.data.dtype)
+                grad = grad.sum_to_size(var.value.shape).to(var.value.dtype)
                 var.grad = grad if var.grad is None else var.grad + grad
                 if var.node is not None:
                     ready[var.node] = var
@@ -586,7 +622,7 @@ def backward(root: Var) -> None:
 # %% [markdown] lang="en"
 # The oracle is PyTorch: we compute random expressions with our tape and with its ordinary operations.
 
-# %%
+# %% fold=true
 Scale = scale_by("g * w, g * x")  # x * w for any shapes; the engine reduces
 expressions = 200
 for seed in range(expressions):
@@ -609,19 +645,28 @@ for seed in range(expressions):
     for var, gradient in zip(ours, wanted, strict=False):
         assert (var.grad is None) == (gradient is None)
         assert var.grad is None or torch.allclose(var.grad, gradient, rtol=1e-9)
-print(expressions)
-newer: Any = y_pinned.grad_fn
+print(f"{expressions = }")
+
+newer: Any = y_attr.grad_fn
 assert newer._sequence_nr() > y_saved.grad_fn._sequence_nr()
+twice_used = torch.ones(1, requires_grad=True)
+both = twice_used.exp() * twice_used.sin()
+first: Any = both.grad_fn
+assert first.next_functions[0][0].next_functions[0][0]._sequence_nr() == 2**64 - 1
+accumulated: list[Tensor] = []
+twice_used.register_post_accumulate_grad_hook(accumulated.append)
+both.backward()
+assert len(accumulated) == 1  # the node waited for both gradients
 
 # %% [markdown] lang="pl"
-# Dla {{ expressions }} wyrażeń oba silniki dają te same gradienty. Teraz werdykty dla jedenastu wersji i oba wyjątki:
+# Dla {{ expressions }} wyrażeń oba silniki dają te same gradienty. Teraz werdykty dla dwunastu wersji i oba wyjątki:
 
 # %% [markdown] lang="en"
-# For {{ expressions }} expressions both engines give the same gradients. Now the verdicts on the eleven versions, and
+# For {{ expressions }} expressions both engines give the same gradients. Now the verdicts on the twelve versions, and
 # both exceptions:
 
 
-# %%
+# %% fold=true
 def our_verdict(returns: str) -> str:
     x, w = Var(x43.detach()), Var(w3.detach())
     refusal = complaint(partial(backward, apply(scale_by(returns), x, w)))
@@ -629,10 +674,11 @@ def our_verdict(returns: str) -> str:
 
 
 our_verdicts = [our_verdict(returns) for returns in RETURNS]
+print(*(result.split(" (")[0] for result in our_verdicts), sep="\n")
 assert all(word in result for word, result in zip(WORDS, our_verdicts, strict=True))
 
 y_var = apply(Tanh, Var(torch.ones(3)))
-y_var.data *= 100
+y_var.value *= 100
 assert "modified by an inplace operation" in complaint(partial(backward, y_var))
 y_var = apply(Tanh, Var(torch.ones(3)))
 backward(y_var)
@@ -647,16 +693,16 @@ assert "a second time" in complaint(partial(backward, y_var))
 # %% [markdown] lang="pl"
 # ## Ile bajtów czeka na `backward`
 #
-# Model kosztu: na `backward` czekają magazyny zapamiętane przez metodę `save_for_backward` i operacje wbudowane;
-# kosztem jest suma ich rozmiarów, a każdy magazyn liczymy raz. Tensor `float32` o kształcie 1000 × 1000 zajmuje 4 MB. Wyrażenie
+# Model kosztu: suma rozmiarów magazynów, które zapamiętały metoda `save_for_backward` i operacje wbudowane; każdy
+# magazyn liczymy raz. Tensor `float32` o kształcie 1000 × 1000 zajmuje 4 MB. Wyrażenie
 # `x * x.sigmoid()` zapamiętuje `x` i $\sigma(x)$: 8 MB. Własna funkcja może zapamiętać samo `x`: 4 MB, ale
 # wtedy $\sigma(x)$ liczy dwa razy.
 
 # %% [markdown] lang="en"
 # ## How many bytes wait for `backward`
 #
-# The cost model: what waits for `backward` is the sum of the sizes of the storages that `save_for_backward` and
-# built-in operations have saved; each storage counts once. A 1000 × 1000 `float32` tensor takes 4 MB. The
+# The cost model: the sizes of the storages saved by `save_for_backward` and by built-in operations, each counted
+# once. A 1000 × 1000 `float32` tensor takes 4 MB. The
 # expression `x * x.sigmoid()` saves `x` and $\sigma(x)$: 8 MB. A custom function can save `x` alone: 4 MB, but
 # then it computes $\sigma(x)$ twice.
 
@@ -686,6 +732,7 @@ class Silu(HastySilu):
         return tangent * silu_slope(x)
 
 
+# %% fold=true
 def cost(fn: Activation, x: Tensor) -> tuple[int, int]:
     """Bytes saved for backward, and calls of sigmoid in both passes."""
     with saved_bytes() as saved, CallCounter() as calls:
@@ -697,70 +744,81 @@ million = torch.randn(1000, 1000, requires_grad=True)
 composed_bytes, composed_calls = cost(lambda x: x * x.sigmoid(), million)
 custom_bytes, custom_calls = cost(Silu.apply, million)
 builtin_bytes, builtin_calls = cost(silu, million)
-pinned_bytes = cost(PinnedTanh.apply, million)[0]
+attr_bytes = cost(AttrTanh.apply, million)[0]
 print(f"x * x.sigmoid()  {composed_bytes} B, sigmoid: {composed_calls}")
 print(f"Silu             {custom_bytes} B, sigmoid: {custom_calls}")
 print(f"silu             {builtin_bytes} B, sigmoid: {builtin_calls}")
-print(f"PinnedTanh       {pinned_bytes} B")
+print(f"AttrTanh         {attr_bytes} B")
 assert composed_bytes == 8_000_000 and custom_bytes == builtin_bytes == 4_000_000
 assert (composed_calls, custom_calls, builtin_calls) == (1, 2, 0)
-assert pinned_bytes == 0
+assert attr_bytes == 0
 
 # %% [markdown] lang="pl"
 # Przewidywanie zgadza się co do bajta: {{ composed_bytes }} B i jedno wywołanie `sigmoid`, {{ custom_bytes }} B
 # i dwa wywołania. Wbudowana funkcja `silu` też zapamiętuje {{ builtin_bytes }} B ($\sigma(x)$ liczy we własnym
-# jądrze, dlatego licznik pokazuje 0), więc klasa `Silu` nic na niej nie oszczędza: własna funkcja opłaca się tam,
-# gdzie PyTorch nie ma gotowej. Dla `PinnedTanh` wychodzi 0, bo `saved_bytes` liczy przez hooki zapamiętanych tensorów
-# (saved tensors), a te nie widzą atrybutów obiektu `ctx`. Przypięty tensor przeżywa też swój wynik:
+# jądrze obliczeniowym (kernel), dlatego licznik pokazuje 0), więc klasa `Silu` nic na niej nie oszczędza: własna funkcja opłaca się tam,
+# gdzie PyTorch nie ma gotowej. Dla `AttrTanh` wychodzi 0, bo `saved_bytes` liczy przez hooki zapamiętanych tensorów, a te nie
+# widzą atrybutów obiektu `ctx`. Pętla zatrzymuje też wynik, którego nikt już nie używa. `MemoryMeter` liczy bajty magazynów
+# utworzonych w bloku `with` i wciąż żywych, tu przed wywołaniem `gc.collect()` i po nim:
 
 # %% [markdown] lang="en"
 # The prediction is exact to the byte: {{ composed_bytes }} B and one call of `sigmoid`, {{ custom_bytes }} B and
 # two calls. The built-in `silu` also saves {{ builtin_bytes }} B (it computes $\sigma(x)$ inside its own kernel, so
 # the counter shows 0), so the class `Silu` saves nothing over it: a custom function pays off where PyTorch has no
-# built-in one. For `PinnedTanh` the number is 0, because `saved_bytes` counts through saved-tensor hooks, and these
-# do not see attributes on `ctx`. The pinned tensor also outlives its result:
+# built-in one. For `AttrTanh` the number is 0, because `saved_bytes` counts through saved-tensor hooks, and these
+# do not see attributes of `ctx`. The loop also keeps a result that nobody uses any more. `MemoryMeter` counts
+# the bytes of storages created inside the `with` block and still alive, here before and after `gc.collect()`:
 
 
-# %%
-def bytes_left(fn: type[Function], calls: int) -> tuple[int, int]:
+# %% fold=true
+def bytes_left(fn: Activation, calls: int) -> tuple[int, int]:
     """Bytes alive after calls whose results are dropped: before and after gc."""
     gc.collect()
+    runs = [generation["collections"] for generation in gc.get_stats()]
     with MemoryMeter() as meter:
         for _ in range(calls):
-            fn.apply(million)
+            fn(million)
     before = meter.live
+    # The collector is on, but has not run.
+    assert runs == [generation["collections"] for generation in gc.get_stats()]
     gc.collect()
     return before, meter.live
 
 
 calls = 10
 assert gc.isenabled()
-saved_left, pinned_left = bytes_left(Tanh, calls), bytes_left(PinnedTanh, calls)
-leaked_bytes = pinned_left[0]
-print(saved_left, pinned_left)
-assert saved_left == (0, 0)
-assert pinned_left == (calls * 4_000_000, 0)
+saved_left = bytes_left(Tanh.apply, calls)
+attr_left = bytes_left(AttrTanh.apply, calls)
+stuck = bytes_left(lambda x: AttrTanh.apply(x).mul_(2), 1)[1]
+leaked_bytes = attr_left[0]
+print(f"{saved_left = }\n{attr_left = }\n{stuck = }, {gc.get_threshold() = }")
+assert saved_left == (0, 0) and calls < gc.get_threshold()[0]
+assert attr_left == (calls * 4_000_000, 0) and stuck == 4_000_000
 
 # %% [markdown] lang="pl"
-# Wyrzucamy od razu {{ calls }} wyników, a {{ leaked_bytes }} B zostaje, choć odśmiecacz jest włączony. Liczy on obiekty,
-# nie bajty, a {{ calls }} małych węzłów z dużymi tensorami to dla niego za mało.
+# Wyniki {{ calls }} wywołań od razu porzucamy, a w pamięci zostaje {{ leaked_bytes }} B, choć odśmiecacz jest włączony.
+# Liczy on nowe obiekty, nie bajty, a {{ calls }} małych węzłów z dużymi tensorami nie sięga jego progu. Dopiero
+# przebieg odśmiecacza (`gc.collect()`) zwalnia wszystko. A po operacji w miejscu na wyniku, takiej jak `mul_`, także to nie pomaga: do pętli
+# wchodzi węzeł z C++, przez który odśmiecacz nie widzi, i {{ stuck }} B zostaje: to trwały wyciek pamięci.
 
 # %% [markdown] lang="en"
-# We drop each of the {{ calls }} results immediately, yet {{ leaked_bytes }} B stay although the collector is on. It
-# counts objects, not bytes, and {{ calls }} small nodes with large tensors are too few for it.
+# We drop the results of {{ calls }} calls at once, yet {{ leaked_bytes }} B stay in memory although the collector is on.
+# It counts new objects, not bytes, and {{ calls }} small nodes with large tensors do not reach its threshold. Only
+# a run of the collector (`gc.collect()`) frees everything. And after an in-place operation on the result, such as `mul_`, not even that helps:
+# a C++ node enters the loop, the collector cannot see through it, and {{ stuck }} B stay: a lasting memory leak.
 
 # %% [markdown] lang="pl"
 # ## Zielony `gradcheck`, błędna druga pochodna
 #
 # Liczby sprawdza `gradcheck`: porównuje `backward` z ilorazami różnicowymi funkcji `forward`. Uruchamiaj go
-# w `float64`: w `float32` iloraz jest tak niedokładny, że odpada nawet poprawna klasa `Silu`, a PyTorch
+# w `float64`: w `float32` domyślny krok `eps=1e-6` jest za mały, więc odpada nawet poprawna klasa `Silu`, a PyTorch
 # ostrzega. Błąd z pierwszego programu wychodzi od razu.
 
 # %% [markdown] lang="en"
 # ## Green `gradcheck`, wrong second derivative
 #
 # Numbers are checked by `gradcheck`: it compares `backward` with finite differences of `forward`. Run it in
-# `float64`: in `float32` a finite difference is so inaccurate that even the correct class `Silu` fails, and
+# `float64`: in `float32` the default step `eps=1e-6` is too small, so even the correct class `Silu` fails, and
 # PyTorch warns. The mistake of the first program is found at once.
 
 
@@ -770,13 +828,20 @@ x64 = points.clone().requires_grad_()
 assert gradcheck(Silu.apply, x64)
 x32 = points.float().requires_grad_()
 assert complaint(partial(gradcheck, Silu.apply, x32))  # correct, and rejected
+assert gradcheck(Silu.apply, x32, eps=1e-2, atol=1e-3)
 gradcheck(HastySilu.apply, x64)
 
 # %% [markdown] lang="pl"
+# Macierz `numerical` to jakobian (Jacobian) z ilorazów różnicowych, `analytical` – z naszego `backward`. W lewych
+# górnych rogach stoi para liczb z początku lekcji.
+#
 # Teraz odwrotnie: `gradcheck` przechodzi, a druga pochodna jest błędna. Stary styl, z `ctx` w metodzie `forward`,
 # kusi, żeby zapamiętać policzone już $\sigma(x)$.
 
 # %% [markdown] lang="en"
+# The matrix `numerical` is the Jacobian from finite differences, `analytical` the one from our `backward`. In their
+# top left corners stands the pair of numbers from the start of the lesson.
+#
 # Now the reverse: `gradcheck` passes, yet the second derivative is wrong. The old style, with `ctx` in
 # `forward`, tempts you to save the already computed $\sigma(x)$.
 
@@ -805,8 +870,10 @@ def derivatives(fn: Activation, x: Tensor) -> tuple[Tensor, Tensor]:
 half = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 cached_second = derivatives(CachedSilu.apply, half)[1].item()
 true_second = derivatives(silu, half)[1].item()
-print(f"{cached_second:.4f}, {true_second:.4f}")
+print(f"{cached_second = :.4f}, {true_second = :.4f}")
 assert abs(cached_second - 0.2350) < 1e-4 and abs(true_second - 0.4412) < 1e-4
+s = half.sigmoid()
+assert abs(cached_second - (s * (1 - s)).item()) < 1e-12  # as if s were a constant
 assert abs(derivatives(Silu.apply, half)[1].item() - true_second) < 1e-12
 assert gradcheck(CachedSilu.apply, x64)
 assert "mismatch" in complaint(lambda: gradgradcheck(CachedSilu.apply, x64))
@@ -846,8 +913,9 @@ assert (exact[1] - cached[1]).abs().max() > 0.2
 # gradient: kara gradientowa, hesjan (Hessian), metauczenie.
 #
 # Najprostsze lekarstwo to klasa `Silu`: zapamiętuje tylko wejście, a resztę liczy w `backward`. Jeśli drugiej
-# pochodnej nie potrzebujesz, zabroń jej dekoratorem `once_differentiable`. Weźmy pochodną `slope`, której różniczkować
-# nie wolno. Co da `torch.autograd.grad(slope + 10 * half, half)`: wyjątek, 10 czy poprawną wartość?
+# pochodnej nie potrzebujesz, możesz oznaczyć `backward` dekoratorem `once_differentiable`, jak w klasie `OnceSilu`.
+# Niech `slope` będzie pochodną wyrażenia `OnceSilu.apply(half).square()`, policzoną
+# z `create_graph=True`.
 
 # %% [markdown] lang="en"
 # On the left the line of `CachedSilu` lies on the grey, true one; on the right it does not. At 0.5 the second
@@ -856,12 +924,47 @@ assert (exact[1] - cached[1]).abs().max() > 0.2
 # everything that differentiates a gradient: gradient penalties, Hessians, meta-learning.
 #
 # The simplest cure is the class `Silu`: it saves only the input and computes the rest in `backward`. If you do
-# not need a second derivative, forbid it with the decorator `once_differentiable`. Take a derivative
-# `slope` that must not be differentiated. What does `torch.autograd.grad(slope + 10 * half, half)` give: an exception,
-# 10, or the right value?
+# not need a second derivative, you can mark `backward` with the decorator `once_differentiable`, as in the class
+# `OnceSilu`. Let `slope` be the derivative of `OnceSilu.apply(half).square()`,
+# computed with `create_graph=True`.
+
+# %% [markdown] lang="pl" predict="differentiate-twice"
+# Co da `torch.autograd.grad(slope + 10 * half, half)`?
+#
+# - [ ] Wyjątek
+#
+#   Węzeł, który zgłasza błąd, istnieje, ale `torch.autograd.grad` uruchamia tylko węzły na drodze do podanego
+#   wejścia. Krawędź tego węzła prowadzi do zastępczego tensora, nie do `half`.
+#
+# - [x] 10
+#
+#   Wkład pochodnej `slope` przepada po cichu: do `half` prowadzi tylko droga przez `10 * half`. Wyjątek zgłasza
+#   dopiero `total.backward()`, które uruchamia wszystkie węzły.
+#
+# - [ ] Poprawną wartość, {{ full_answer:.2f }}
+#
+#   Dekorator wykonuje `backward` z wyłączonym zapisem, więc w grafie nie ma z czego policzyć drugiej pochodnej.
+
+# %% [markdown] lang="en" predict="differentiate-twice"
+# What does `torch.autograd.grad(slope + 10 * half, half)` give?
+#
+# - [ ] An exception
+#
+#   The node that raises the error exists, but `torch.autograd.grad` runs only nodes on a path to the wanted
+#   input. The edge of this node leads to a stand-in tensor, not to `half`.
+#
+# - [x] 10
+#
+#   The contribution of `slope` is lost silently: the only path to `half` leads through `10 * half`. It is
+#   `total.backward()`, which runs every node, that raises.
+#
+# - [ ] The right value, {{ full_answer:.2f }}
+#
+#   The decorator runs `backward` with recording switched off, so the graph has nothing to compute a second
+#   derivative from.
 
 
-# %% raises="RuntimeError: trying to differentiate twice a function that was marked with @once_differentiable"
+# %%
 class OnceSilu(CachedSilu):
     @staticmethod
     @once_differentiable
@@ -869,41 +972,50 @@ class OnceSilu(CachedSilu):
         return CachedSilu.backward(ctx, grad)
 
 
+(plain,) = torch.autograd.grad(OnceSilu.apply(half), half, create_graph=True)
+assert not plain.requires_grad  # without square(): a constant, and no error node
+(plain + 10 * half).backward()
+assert half.grad == 10
 y = OnceSilu.apply(half).square()
 (slope,) = torch.autograd.grad(y, half, create_graph=True)
 total = slope + 10 * half
 (answer,) = torch.autograd.grad(total, half, retain_graph=True)
-print(answer.item())
-assert answer == 10
+full_answer = derivatives(lambda x: silu(x).square(), half)[1].item() + 10
+print(f"{answer = :.2f}, {full_answer = :.2f}")
+assert answer == 10 and full_answer > 10.5
 error_node: Any = slope.grad_fn
 assert error_node.name().endswith("Error")
 assert error_node.next_functions[0][0].variable is not half
+
+# %% raises="RuntimeError: trying to differentiate twice a function that was marked with @once_differentiable"
 total.backward()
 
 # %% [markdown] lang="pl"
-# Po cichu daje 10: wkład pochodnej `slope` przepada. Funkcja `torch.autograd.grad` uruchamia tylko węzły na drodze do
-# podanego wejścia, a krawędź węzła, który zgłasza błąd, prowadzi do zastępczego tensora, nie do `half`. Wywołanie
-# `total.backward()` uruchamia wszystkie węzły, więc zgłasza wyjątek.
+# To nie zakaz. Węzeł z błędem powstaje tylko wtedy, gdy gradient przekazany metodzie `backward` sam wymaga gradientu;
+# dlatego podnosimy do kwadratu. Bez `square` pochodna jest stałą i nawet `backward` po cichu daje 10.
 
 # %% [markdown] lang="en"
-# It gives 10, silently: the contribution of `slope` is lost. `torch.autograd.grad` runs only nodes on a path to the
-# wanted input, and the edge of the error node leads to a stand-in tensor, not to `half`. `total.backward()` runs
-# every node, so it raises.
+# This is no ban. The node with the error appears only if the gradient that `backward` receives requires a gradient
+# itself; that is why we square. Without `square` the derivative is a constant, and even `backward` silently gives 10.
 
 # %% [markdown] lang="pl"
 # ### `vmap` i tryb postępowy
 #
-# Transformacje `torch.func` wymagają osobnej metody `setup_context`. Dla `vmap` wystarcza
-# `generate_vmap_rule = True`, o ile metody składają się z operacji, które `vmap` obsługuje (bez `.item()`, bez
-# rozgałęzień zależnych od wartości). Tryb postępowy (forward mode) używa metody `jvp`, na którą domyślny
-# `gradcheck` nie patrzy.
+# Transformacje z modułu `torch.func` wymagają osobnej metody `setup_context`. Jedna z nich, `vmap`, stosuje do całej
+# partii (batch) funkcję napisaną dla jednej próbki; wystarczy jej `generate_vmap_rule = True`, o ile metody nie
+# zmieniają wejść w miejscu i składają się z operacji, które `vmap` obsługuje (bez `.item()`, bez rozgałęzień zależnych
+# od wartości). Tryb postępowy
+# (forward mode, [lekcja 14](14_forward_mode_ad.py)) niesie pochodną razem z wartościami: metoda `jvp` dostaje
+# pochodną wejścia (styczną) i zwraca pochodną wyniku. Domyślnie `gradcheck` jej nie sprawdza.
 
 # %% [markdown] lang="en"
 # ### `vmap` and forward mode
 #
-# The transforms of `torch.func` need a separate `setup_context`. For `vmap`, `generate_vmap_rule = True` is
-# enough as long as the methods consist of operations that `vmap` supports (no `.item()`, no branching on
-# values). Forward mode uses the method `jvp`, which default `gradcheck` does not look at.
+# The transforms of the module `torch.func` need a separate `setup_context`. One of them, `vmap`, runs a function
+# written for one sample on a whole batch; `generate_vmap_rule = True` is enough for it as long as the methods change no
+# input in place and consist of operations that `vmap` supports (no `.item()`, no branching on values). Forward mode
+# ([lesson 14](14_forward_mode_ad.py)) carries the derivative along with the values: the method `jvp` receives the
+# derivative of the input (the tangent) and returns that of the result. By default `gradcheck` does not test it.
 
 
 # %%
@@ -940,10 +1052,10 @@ assert gradcheck(Silu.apply, x64, check_forward_ad=True)
 #
 # ### Jądro spoza PyTorcha
 #
-# Gdy funkcja wywołuje jądro obliczeniowe (kernel) spoza PyTorcha (tu zastępuje je NumPy), zalecaną drogą jest
+# Gdy funkcja wywołuje jądro obliczeniowe spoza PyTorcha (tu zastępuje je NumPy), zalecaną drogą jest
 # `custom_op` (stan na torch 2.15). Nadaje funkcji schemat (schema): typy argumentów i listę tych, które funkcja zmienia
-# w miejscu. `register_fake` podaje kształt wyniku bez uruchamiania jądra, dla obiektów `FakeTensor`: tensorów bez
-# danych, na których pracuje kompilator. Całość sprawdza `opcheck`. Czy znajdzie błędny wzór z klasy `HastySilu`?
+# w miejscu. `register_fake` podaje kształt wyniku bez uruchamiania jądra. Potrzebuje tego kompilator, bo pracuje na
+# obiektach `FakeTensor`, tensorach bez danych. Całość sprawdza `opcheck`. Czy znajdzie błędny wzór z klasy `HastySilu`?
 
 # %% [markdown] lang="en"
 # A missing method ends in an exception. A wrong formula in `jvp` is silent: `gradcheck` notices it only with
@@ -953,8 +1065,8 @@ assert gradcheck(Silu.apply, x64, check_forward_ad=True)
 #
 # When a function calls a kernel from outside PyTorch (here NumPy stands for it), the recommended route is
 # `custom_op` (as of torch 2.15). It gives the function a schema: the types of the arguments and the list of those
-# it changes in place. `register_fake` gives the output's shape without running the kernel, for objects called
-# `FakeTensor`: tensors without data, which a compiler works on. All this is checked by `opcheck`. Will it find
+# it changes in place. `register_fake` gives the output's shape without running the kernel. A compiler needs this,
+# because it works on objects called `FakeTensor`, tensors without data. All this is checked by `opcheck`. Will it find
 # the wrong formula of `HastySilu`?
 
 
@@ -962,7 +1074,7 @@ assert gradcheck(Silu.apply, x64, check_forward_ad=True)
 @custom_op("blackbelt::numpy_silu", mutates_args=())
 def numpy_silu(x: Tensor) -> Tensor:
     array = x.numpy()
-    return torch.from_numpy(array / (1 + np.exp(-array)))
+    return torch.from_numpy(np.asarray(array / (1 + np.exp(-array))))
 
 
 numpy_silu.register_fake(torch.empty_like)
@@ -978,7 +1090,8 @@ assert complaint(lambda: gradcheck(numpy_silu, x64))
 #
 # ### Strażnik do wklejenia
 #
-# Strażnik (guard) łączy sprawdzanie pochodnych z szukaniem tensorów przypiętych do `ctx`, także w krotkach i słownikach.
+# Strażnik (guard) łączy sprawdzanie pochodnych z szukaniem tensorów w atrybutach `ctx`, także w krotkach i słownikach.
+# Sprawdza też, czy wynik znika razem z ostatnią referencją: zauważy pętlę także przez domknięcie (closure).
 # Argument `check_batched_grad=True` uruchamia metodę `backward` także wewnątrz transformacji `vmap`.
 
 # %% [markdown] lang="en"
@@ -986,11 +1099,20 @@ assert complaint(lambda: gradcheck(numpy_silu, x64))
 #
 # ### A guard to paste
 #
-# The guard joins the checks of derivatives and a search for tensors on `ctx`, inside tuples and dictionaries
-# too. The argument `check_batched_grad=True` runs `backward` under `vmap` as well.
+# The guard joins the checks of derivatives and a search for tensors in the attributes of `ctx`, inside tuples and
+# dictionaries too. It also checks that the result goes with its last reference, so it sees a loop through a closure. The argument `check_batched_grad=True` runs `backward` under `vmap` as well.
 
 
 # %%
+import weakref
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+
 def tensors_in(value: object) -> list[Tensor]:
     """The tensors in a value and in the containers it consists of."""
     if isinstance(value, dict):
@@ -1000,7 +1122,7 @@ def tensors_in(value: object) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def pinned_names(output: Tensor) -> list[str]:
+def tensors_on_ctx(output: Tensor) -> list[str]:
     attributes = getattr(output.grad_fn, "__dict__", {})
     return [name for name, value in attributes.items() if tensors_in(value)]
 
@@ -1010,24 +1132,41 @@ def assert_contract(
     *inputs: Tensor,
     twice: bool = True,
     forward_ad: bool = False,
+    batched: bool = True,
     nondet_tol: float = 0.0,
 ) -> None:
     """Refuse a custom function that breaks what the engine does not verify."""
-    doubles = [x.detach().double().requires_grad_() for x in inputs]
-    pinned = pinned_names(fn(*doubles))
-    assert not pinned, f"tensors on ctx: {pinned}"
+    doubles = [x.detach().double().clone().requires_grad_() for x in inputs]
+    output = fn(*doubles)
+    torch.autograd.grad(output, doubles, torch.ones_like(output), allow_unused=True)
+    on_ctx, result = tensors_on_ctx(output), weakref.ref(output)
+    assert not on_ctx, f"tensors on ctx: {on_ctx}"
+    del output
+    assert result() is None, "the result outlives its last reference"
     run = partial(gradcheck, fn, doubles, nondet_tol=nondet_tol)
-    run(check_batched_grad=True, check_forward_ad=forward_ad)
+    run(check_batched_grad=batched, check_forward_ad=forward_ad)
     if twice:
         gradgradcheck(fn, doubles, nondet_tol=nondet_tol)
 
 
-# %%
+# %% fold=true
+class ClosureTanh(Tanh):
+    @staticmethod
+    def setup_context(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.read = lambda: output  # type: ignore[attr-defined]
+
+    @staticmethod
+    def backward(ctx: Context, grad: Tensor) -> Tensor:
+        y: Tensor = ctx.read()  # type: ignore[attr-defined]
+        return grad * (1 - y * y)
+
+
 suspects: dict[str, tuple[Activation, bool]] = {  # with or without jvp
     "Silu": (Silu.apply, True),
     "Tanh": (Tanh.apply, False),
     "HastySilu": (HastySilu.apply, False),
-    "PinnedTanh": (PinnedTanh.apply, False),
+    "AttrTanh": (AttrTanh.apply, False),
+    "ClosureTanh": (ClosureTanh.apply, False),
     "CachedSilu": (CachedSilu.apply, False),
     "SloppySilu": (SloppySilu.apply, True),
     "numpy_silu": (numpy_silu, False),
@@ -1036,25 +1175,41 @@ alone, guarded = {}, {}
 for name, (fn, has_jvp) in suspects.items():
     alone[name] = complaint(partial(gradcheck, fn, x64))
     guarded[name] = complaint(partial(assert_contract, fn, points, forward_ad=has_jvp))
-    print(f"{name:10}  gradcheck: {alone[name].split(' for output')[0] or 'OK'}")
-    print(f"{'':10}  guard:     {guarded[name].split(' for output')[0] or 'OK'}")
+    print(f"{name:11}  gradcheck: {alone[name].split(' for output')[0] or 'OK'}")
+    label = say(pl="strażnik: ", en="guard:    ")
+    print(f"{'':11}  {label} {guarded[name].split(' for output')[0] or 'OK'}")
 assert [name for name in suspects if alone[name]] == ["HastySilu", "numpy_silu"]
 assert [name for name in suspects if not guarded[name]] == ["Silu", "Tanh"]
+
+# %% fold=true
 assert_contract(OnceSilu.apply, points, twice=False)
 assert complaint(partial(assert_contract, OnceSilu.apply, points))
 branching = scale_by("g * w if g.any() else g * w, (g * x).sum(0)")  # right, no vmap
 refusal = complaint(partial(assert_contract, branching.apply, x43, w3))
 assert refusal.startswith("While computing batched gradients"), refusal
+assert_contract(branching.apply, x43, w3, batched=False)
+assert_contract(lambda x: AttrTanh.apply(x) * 1, points)  # not the last node
+constant: Any = Silu.apply(x64)
+constant.grad_fn.scale = torch.tensor(1.0)
+assert tensors_on_ctx(constant) == ["scale"]
+assert_contract(HastySilu.apply, torch.full((3,), -20.0))  # wrong, but too small to see
+assert_contract(scale_by("g * w, (g * x).mean(0)").apply, x43[:1], w3)  # a batch of one
 zero, one_half = torch.zeros_like(x64), torch.full_like(x64, 0.5)
 assert complaint(lambda: gradcheck(torch.relu, zero.requires_grad_()))
 assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 
 # %% [markdown] lang="pl"
-# Sam `gradcheck` odrzuca dwie z pięciu błędnych wersji, strażnik wszystkie pięć, a dwie poprawne przepuszcza.
-# Granice strażnika: każde wejście zamienia na `float64` (inne argumenty ustal wyrażeniem lambda), przyjmuje funkcję
-# o jednym wyniku, zagląda tylko do `ctx` jej ostatniego węzła, wymaga metody `backward`, którą obsługuje `vmap`,
-# a tryb postępowy sprawdza dopiero z `forward_ad=True`. Dla funkcji oznaczonej `once_differentiable` podaj
-# `twice=False`.
+# Sam `gradcheck` odrzuca dwie z sześciu błędnych wersji, strażnik – wszystkie sześć, a dwie poprawne przepuszcza.
+#
+# Granice strażnika:
+#
+# - Bada tylko podane punkty i kształty: nie odróżni średniej od sumy, gdy partia ma jedną próbkę, ani nie zauważy błędu
+#   pochodnej bliskiej zeru (`HastySilu` w −20).
+# - Przyjmuje rzeczywiste wejścia (zamienia je na `float64`; inne argumenty ustal wyrażeniem lambda) i funkcję, która ma
+#   jeden wynik i nie zmienia wejść.
+# - Zagląda tylko do `ctx` ostatniego węzła, a poza kontenerami zauważy tylko wynik. Odrzuci też stały tensor w atrybucie.
+# - Tryb postępowy sprawdza dopiero z `forward_ad=True`. Dla metody `backward`, której `vmap` nie obsługuje, podaj
+#   `batched=False`, a dla oznaczonej `once_differentiable` – `twice=False`.
 #
 # > [!WARNING]
 # > `gradcheck` zakłada, że w badanych punktach pochodna istnieje. Nie wybieraj zera dla `relu` ani 0,5 dla
@@ -1064,10 +1219,18 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 # z NumPy działa tylko na CPU.
 
 # %% [markdown] lang="en"
-# `gradcheck` alone rejects two of the five faulty versions, the guard all five, and lets the two correct ones pass.
-# The guard's limits: it turns every input into `float64` (bind other arguments with a lambda), takes a function with
-# one output, looks only at the `ctx` of its last node, needs a `backward` that `vmap` supports, and checks forward
-# mode only with `forward_ad=True`. For a function marked `once_differentiable` pass `twice=False`.
+# `gradcheck` alone rejects two of the six faulty versions, the guard all six, and lets the two correct ones pass.
+#
+# The guard's limits:
+#
+# - It tests only the points and shapes you give: it cannot tell a mean from a sum if the batch has one sample, nor see
+#   an error of a derivative close to zero (`HastySilu` at −20).
+# - It takes real inputs (turned into `float64`; bind other arguments with a lambda) and a function with one output that
+#   does not change its inputs.
+# - It looks only at the `ctx` of the last node, and outside containers notices the result alone. It also refuses
+#   a constant tensor in an attribute.
+# - It checks forward mode only with `forward_ad=True`. For a method `backward` that `vmap` does not support pass
+#   `batched=False`, and for one marked `once_differentiable` pass `twice=False`.
 #
 # > [!WARNING]
 # > `gradcheck` assumes that the derivative exists at the tested points. Do not choose zero for `relu` or
@@ -1077,14 +1240,17 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 # NumPy operator works on the CPU only.
 
 # %% [markdown] lang="pl"
-# ## Pasy
+# ## Co już umiesz
 #
-# Teraz umiesz powiedzieć, co silnik sprawdził w twoim `backward` (liczbę gradientów; czy ich typ, urządzenie i kształt
-# pasują; czy tensory z `save_for_backward` są niezmienione i jeszcze niezwolnione; nigdy wartości gradientów), wybrać,
-# co i gdzie zapamiętać, i sprawdzić resztę strażnikiem.
+# - Powiesz, co silnik sprawdził w twoim `backward`: liczbę gradientów, ich typ, urządzenie i kształt, wersje tensorów
+#   z `save_for_backward`, ale domyślnie nigdy wartości gradientów.
+# - Wybierzesz, co zapamiętać i gdzie, żeby pamięć nie czekała na odśmiecacz, a druga pochodna była poprawna.
+# - Resztę kontraktu sprawdzisz strażnikiem.
 #
-# - Poprzednia lekcja: 09 „Kto śledzi gradient”. Następna: 11 „Jakobian i hesjan”. O wspólnym magazynie, który zepsuł
-#   nam wynik: [lekcja 01](../1_tensors/01_storage_vs_view.py).
+# Poprzednia lekcja: [kto śledzi gradient](09_requires_grad_mechanics.py). Następna:
+# [jakobian i hesjan](11_jacobian_and_hessian.py). O wspólnym magazynie, który zepsuł nam wynik:
+# [lekcja 01](../1_tensors/01_storage_vs_view.py).
+#
 # - Dokumentacja: [Extending PyTorch](https://docs.pytorch.org/docs/2.15/notes/extending.html),
 #   [Extending torch.func](https://docs.pytorch.org/docs/2.15/notes/extending.func.html),
 #   [Gradcheck mechanics](https://docs.pytorch.org/docs/2.15/notes/gradcheck.html),
@@ -1092,16 +1258,21 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 # - Źródła: [`python_function.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp),
 #   [`engine.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp),
 #   [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp).
+#
+# ## Pasy: sprawdź się
 
 # %% [markdown] lang="en"
-# ## Belts
+# ## Now you can
 #
-# Now you can say what the engine has checked in your `backward` (the number of gradients; that their type, device
-# and shape fit; that tensors from `save_for_backward` are unchanged and not yet released; never the gradients'
-# values), choose what to save and where, and test the rest with a guard.
+# - Say what the engine has checked in your `backward`: the number of gradients, their type, device and shape, the
+#   versions of tensors from `save_for_backward`, but by default never the values of gradients.
+# - Choose what to save and where, so that memory does not wait for the collector and second derivatives are right.
+# - Test the rest of the contract with a guard.
 #
-# - Previous lesson: 09 "Who tracks the gradient". Next: 11 "Jacobians and Hessians". On the shared storage that
-#   corrupted our result: [lesson 01](../1_tensors/01_storage_vs_view.py).
+# Previous lesson: [who tracks the gradient](09_requires_grad_mechanics.py). Next:
+# [Jacobians and Hessians](11_jacobian_and_hessian.py). On the shared storage that corrupted our result:
+# [lesson 01](../1_tensors/01_storage_vs_view.py).
+#
 # - Documentation: [Extending PyTorch](https://docs.pytorch.org/docs/2.15/notes/extending.html),
 #   [Extending torch.func](https://docs.pytorch.org/docs/2.15/notes/extending.func.html),
 #   [Gradcheck mechanics](https://docs.pytorch.org/docs/2.15/notes/gradcheck.html),
@@ -1109,12 +1280,14 @@ assert complaint(lambda: gradcheck(torch.round, one_half.requires_grad_()))
 # - Source: [`python_function.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/python_function.cpp),
 #   [`engine.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/engine.cpp),
 #   [`saved_variable.cpp`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/saved_variable.cpp).
+#
+# ## Belts: test yourself
 
 # %% [markdown] lang="pl" exercise="straight-through" role="prompt" belt="white" minutes=5
 # ### Gradient przez zaokrąglenie
 #
 # Wagi trójwartościowe to `x.clamp(-1, 1).round()`. Prawdziwa pochodna jest prawie wszędzie równa zeru, więc sieć
-# by się nie uczyła. Napisz `backward`, który oszukuje celowo (straight-through): w przedziale [−1, 1] przepuszcza
+# by się nie uczyła. Napisz metodę `backward`, która celowo oszukuje (straight-through): w przedziale [−1, 1] przepuszcza
 # gradient bez zmian, poza nim zwraca zero. Wewnątrz przedziału `gradcheck` musi zgłosić błąd i tak ma być.
 
 # %% [markdown] lang="en" exercise="straight-through" role="prompt" belt="white" minutes=5
@@ -1141,8 +1314,8 @@ class Ternary(Function):
 
 
 # %% exercise="straight-through" role="check"
-edges = torch.tensor([0.3, -2.0, 1.01, -0.4, 1.0, -1.01, 3.0, -1.0, 1.9])
-incoming = torch.arange(2.0, 11.0)
+edges = torch.tensor([0.3, -2, 1.0000001, -0.4, 1, -1.01, 3, -1, 1.9, -0.7, 0.95])
+incoming = torch.arange(2.0, 2.0 + len(edges))
 for shuffled in (edges, edges.flip(0)):
     weights = shuffled.clone().requires_grad_()
     rounded = Ternary.apply(weights)
@@ -1150,7 +1323,12 @@ for shuffled in (edges, edges.flip(0)):
         pl=f"forward ma zwracać -1, 0 albo 1, a zwraca {rounded.tolist()}",
         en=f"forward has to return -1, 0 or 1, but returns {rounded.tolist()}",
     )
-    (passed_on,) = torch.autograd.grad(rounded, weights, incoming)
+    received = incoming.clone()
+    (passed_on,) = torch.autograd.grad(rounded, weights, received)
+    assert torch.equal(received, incoming), say(
+        pl="backward zmienia w miejscu gradient, który dostał",
+        en="backward changes in place the gradient that it has received",
+    )
     inside = shuffled.abs() <= 1
     assert not torch.equal(passed_on, inside.float()), say(
         pl="zwracasz maskę zamiast iloczynu maski i grad",
@@ -1164,6 +1342,11 @@ for shuffled in (edges, edges.flip(0)):
         pl=f"poza [-1, 1] gradient ma być zerem, a jest {passed_on[~inside].tolist()}",
         en=f"outside [-1, 1] the gradient has to be zero, got {passed_on[~inside].tolist()}",
     )
+inner = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+assert "mismatch" in complaint(partial(gradcheck, Ternary.apply, inner)), say(
+    pl="gradcheck nie widzi różnicy, a ma ją widzieć",
+    en="gradcheck sees no difference, but has to",
+)
 
 # %% [markdown] lang="pl" exercise="straight-through" role="hint"
 # Który tensor mówi, czy punkt leży w przedziale? Jest zapamiętany, więc odczytaj go w `backward`.
@@ -1230,13 +1413,13 @@ class Ternary(Function):
 # ### SwiGLU za dwa tensory
 #
 # Wyrażenie `silu(a) * b` zapamiętuje trzy tensory: 12 MB, gdy `a` i `b` mają kształt 1000 × 1000. Napisz klasę
-# `SwiGlu`, która zapamiętuje dwa (8 MB), ma poprawne pierwsze i drugie pochodne i niczego nie przypina do `ctx`.
+# `SwiGlu`, która zapamiętuje dwa (8 MB), ma poprawne pierwsze i drugie pochodne i nie trzyma tensorów w atrybutach `ctx`.
 
 # %% [markdown] lang="en" exercise="swiglu" role="prompt" belt="brown" minutes=15
 # ### SwiGLU for two tensors
 #
 # The expression `silu(a) * b` saves three tensors: 12 MB when `a` and `b` are 1000 × 1000. Write a class
-# `SwiGlu` that saves two (8 MB), has correct first and second derivatives, and pins nothing to `ctx`.
+# `SwiGlu` that saves two (8 MB), has correct first and second derivatives, and keeps no tensors in attributes of `ctx`.
 
 
 # %% exercise="swiglu" role="starter"
@@ -1258,19 +1441,40 @@ class SwiGlu(Function):
 # %% exercise="swiglu" role="check"
 torch.manual_seed(0)
 gates = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in "ab"]
+assert issubclass(SwiGlu, Function), say(
+    pl="SwiGlu ma być klasą pochodną Function", en="SwiGlu has to be a Function"
+)
 gated = SwiGlu.apply(*gates)
+assert isinstance(gated.grad_fn, vars(SwiGlu)["_backward_cls"]), say(
+    pl="wynik powstał poza klasą SwiGlu", en="the result was made outside SwiGlu"
+)
 assert torch.allclose(gated, silu(gates[0]) * gates[1]), say(
     pl="forward nie zwraca silu(a) * b", en="forward does not return silu(a) * b"
 )
-on_ctx = pinned_names(gated)
+on_ctx = tensors_on_ctx(gated)
 assert not on_ctx, say(
-    pl=f"do ctx przypięto tensory: {on_ctx}", en=f"ctx carries tensors: {on_ctx}"
+    pl=f"ctx ma tensory w atrybutach: {on_ctx}", en=f"ctx carries tensors: {on_ctx}"
 )
-for check in (gradcheck, gradgradcheck):
-    mismatch = complaint(partial(check, SwiGlu.apply, gates))
-    assert not mismatch, say(
-        pl=f"{check.__name__} widzi błędny gradient – {mismatch}",
-        en=f"{check.__name__} sees a wrong gradient – {mismatch}",
+first_order = complaint(partial(gradcheck, SwiGlu.apply, gates))
+assert not first_order, say(
+    pl=f"gradcheck widzi błędny gradient – {first_order}",
+    en=f"gradcheck sees a wrong gradient – {first_order}",
+)
+second_order = complaint(partial(gradgradcheck, SwiGlu.apply, gates))
+assert not second_order, say(
+    pl=f"gradgradcheck widzi błędną drugą pochodną – {second_order}; czy zapamiętano coś, "
+    "co policzono przy wyłączonym zapisie?",
+    en=f"gradgradcheck sees a wrong second derivative – {second_order}; is something saved "
+    "that was computed while recording was off?",
+)
+for i in range(2):
+    stale = [gate.detach().clone().requires_grad_() for gate in gates]
+    gated = SwiGlu.apply(*stale)
+    stale[i].detach().mul_(2)
+    refused = complaint(partial(torch.autograd.grad, gated.sum(), stale))
+    assert "modified by an inplace operation" in refused, say(
+        pl="backward czyta wejście z pominięciem save_for_backward",
+        en="backward reads an input that bypassed save_for_backward",
     )
 bigs = [torch.randn(1000, 1000, requires_grad=True) for _ in "ab"]
 with saved_bytes() as composition:
@@ -1305,7 +1509,7 @@ assert beside == 0 == alive.live, say(
 # The gradient of `a` contains `b * silu_slope(a)`, that of `b` contains `silu(a)`.
 
 
-# %% exercise="swiglu" role="wrong" says="gradgradcheck sees a wrong gradient"
+# %% exercise="swiglu" role="wrong" says="gradgradcheck sees a wrong second derivative"
 class SwiGlu(Function):
     @staticmethod
     def forward(a: Tensor, b: Tensor) -> Tensor:
@@ -1350,7 +1554,7 @@ class SwiGlu(Function):
     @staticmethod
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
-        # silu(a) is computed again: cheap work instead of 4 MB that wait.
+        # silu(a) is computed again, so 4 MB less wait for backward.
         return grad * b * silu_slope(a), grad * silu(a)
 
 
@@ -1358,7 +1562,7 @@ class SwiGlu(Function):
 # ### Pełny kontrakt
 #
 # Napisz $f(x) = x\,e^x$ jako klasę `XExp`, która przechodzi wszystkie próby: strażnika `assert_contract`
-# z `forward_ad=True`, złożenie `vmap` z `grad` i hesjan z `torch.func`. Na jego przekątnej ma stać $e^x (2 + x)$.
+# z `forward_ad=True`, złożenie `vmap` z `grad` i hesjan z `torch.func`. Na przekątnej hesjanu ma być $e^x (2 + x)$.
 
 # %% [markdown] lang="en" exercise="full-contract" role="prompt" belt="black" minutes=25
 # ### The full contract
@@ -1385,7 +1589,7 @@ class XExp(Function):
 
 
 # %% exercise="full-contract" role="check"
-tested = torch.linspace(-1, 1, 5, dtype=torch.float64)
+tested = torch.linspace(-3, 3, 7, dtype=torch.float64)
 trial = tested.clone().requires_grad_()
 
 
@@ -1396,6 +1600,9 @@ def must_equal(got: Tensor, wanted: Tensor) -> None:
 
 assert issubclass(XExp, Function), say(
     pl="XExp ma być klasą pochodną Function", en="XExp has to be a Function"
+)
+assert isinstance(XExp.apply(trial).grad_fn, vars(XExp)["_backward_cls"]), say(
+    pl="wynik powstał poza klasą XExp", en="the result was made outside XExp"
 )
 slopes = torch.func.vmap(torch.func.grad(lambda x: XExp.apply(x)))
 hessian = torch.func.hessian(lambda x: XExp.apply(x).sum())
@@ -1410,10 +1617,18 @@ stages: dict[str, Callable[[], object]] = {
     ),
     "assert_contract": lambda: assert_contract(XExp.apply, tested, forward_ad=True),
 }
+hints = {
+    "backward(backward)": (
+        "; czy zapamiętano coś, co policzono przy wyłączonym zapisie?",
+        "; is something saved that was computed while recording was off?",
+    )
+}
 for stage, attempt in stages.items():
     problem = complaint(attempt)
+    hint_pl, hint_en = hints.get(stage, ("", ""))
     assert not problem, say(
-        pl=f"próba {stage} – {problem}", en=f"stage {stage} – {problem}"
+        pl=f"próba {stage} – {problem}{hint_pl}",
+        en=f"stage {stage} – {problem}{hint_en}",
     )
 
 # %% [markdown] lang="pl" exercise="full-contract" role="hint"
