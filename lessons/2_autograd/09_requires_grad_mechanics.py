@@ -154,8 +154,8 @@ assert plain.weight.grad is not None and not torch.equal(plain.weight, class_mea
 # ## Dokąd prowadzi graf
 #
 # Przejście w przód zostawia graf obliczeniowy: węzeł na operację i krawędzie, którymi silnik
-# prześle gradienty. Droga kończy się w węźle `AccumulateGrad`, który dodaje gradient do atrybutu
-# `grad` liścia grafu (*leaf tensor*), tu parametru. Oto grafy obu klasyfikatorów, odczytane z
+# prześle gradienty. Droga do parametru kończy się w węźle `AccumulateGrad`, który dodaje gradient do atrybutu
+# `grad` tego liścia grafu (*leaf tensor*). Oto grafy obu klasyfikatorów, odczytane z
 # żywych węzłów.
 
 # %% [markdown] lang="en"
@@ -165,8 +165,8 @@ assert plain.weight.grad is not None and not torch.equal(plain.weight, class_mea
 # ## Where the graph leads
 #
 # The forward pass leaves a computational graph: one node per operation, and edges along
-# which the engine will send gradients. A path ends in a node `AccumulateGrad`, which adds the
-# gradient to the attribute `grad` of a leaf tensor, here of a parameter. These are the graphs of
+# which the engine will send gradients. A path to a parameter ends in a node `AccumulateGrad`, which adds the
+# gradient to the attribute `grad` of that leaf tensor. These are the graphs of
 # both classifiers, read from the live nodes.
 
 # %% fold=true
@@ -218,6 +218,8 @@ print("plain:", torch._C._dispatch_keys(plain.weight))
 print("quick:", torch._C._dispatch_keys(quick.weight))
 assert "AutogradCPU" in str(torch._C._dispatch_keys(plain.weight))
 assert "Autograd" not in str(torch._C._dispatch_keys(quick.weight))
+assert "ADInplaceOrView" in str(torch._C._dispatch_keys(plain.weight))
+assert "ADInplaceOrView" not in str(torch._C._dispatch_keys(quick.weight))
 assert quick.weight.is_inference() and not plain.weight.is_inference()
 
 left_node = []
@@ -237,20 +239,23 @@ copied = quick.weight.clone()
 print("clone:", type(copied.grad_fn).__name__)
 assert type(copied.grad_fn).__name__ == "CopyBackwards"
 assert not copied.is_inference() and quick.weight.t().grad_fn is None
+assert F.linear(features, quick.weight).grad_fn is None  # no bias
 
 # %% [markdown] lang="pl"
 # Z ośmiu kombinacji do grafu trafiła jedna. Operacja `exp` zostawia węzeł, jeśli jej argument ma
 # klucz i flagę `requires_grad`, a w wątku jest włączony tryb zapisu gradientów (*grad mode*):
 # `torch.is_grad_enabled()`. Czwarty warunek: wątek nie może być w trybie wnioskowania
 # (*inference mode*), bo ten na czas bloku ukrywa klucze Autograd wszystkich argumentów i nawet
-# `enable_grad` w środku niczego nie zapisze. Tensor, który w tym trybie dostał nową pamięć
-# (*inference tensor*), klucza nie ma na stałe: `quick.weight` nie ma go także po wyjściu z bloku
-# `with`. Dlatego transpozycja `weight.t()` nie zostawiła węzła. (Brakuje też klucza
+# `enable_grad` w środku nie sprawi, że operator coś zapisze (własna `autograd.Function` pyta tylko o
+# flagę i tryb zapisu). Tensor utworzony w tym trybie (*inference tensor*), o ile nie jest widokiem
+# starszego, nie ma klucza także po wyjściu z bloku `with`; tak jest z `quick.weight`. Dlatego transpozycja `weight.t()` nie zostawiła węzła. (Brakuje też klucza
 # `ADInplaceOrView`, który prowadzi do obsługi widoków i licznika wersji.)
 #
-# Operacji o kilku argumentach wystarczy, że jeden z nich ma klucz, a jeden, niekoniecznie ten sam,
+# Operatorowi różniczkowalnemu o kilku argumentach wystarczy, że jeden z nich ma klucz, a jeden, niekoniecznie ten sam,
 # flagę. Dlatego węzeł zostawia metoda `clone`: w środku kopiuje do nowego tensora, który ma klucz,
-# a flagę daje `quick.weight`; stąd `CopyBackwards`. Zróbmy więc w trybie wnioskowania całą
+# a flagę daje `quick.weight`; stąd `CopyBackwards`. Ale `F.linear`
+# z `quick.weight` i bez `bias` to dwie operacje, z których pierwsza, `t()`, gubi flagę: w grafie nie
+# zostaje nic. Zróbmy więc w trybie wnioskowania całą
 # warstwę: w `addmm` klucz ma wtedy tylko `features`, a flagę tylko `bias`.
 
 # %% [markdown] lang="en"
@@ -258,15 +263,17 @@ assert not copied.is_inference() and quick.weight.t().grad_fn is None
 # argument has the key and the flag `requires_grad`, and grad mode is on in the thread:
 # `torch.is_grad_enabled()`. The fourth condition: the thread must not be in inference mode, since
 # for the length of its block that mode hides the Autograd keys of all arguments, and not even
-# `enable_grad` inside it records anything. A tensor that got new memory in this mode (*inference
-# tensor*) lacks the key for good: `quick.weight` does not have it even after the `with` block.
+# `enable_grad` inside it makes an operator record anything (a custom `autograd.Function` asks only
+# for the flag and grad mode). A tensor made in this mode (*inference tensor*), other than a view of
+# an older one, lacks the key even after the `with` block; `quick.weight` is one.
 # This is why the transpose `weight.t()` left no node. (The key `ADInplaceOrView`, which leads to
 # the handling of views and of the version counter, is missing, too.)
 #
-# For an operation with several arguments it is enough that one of them has the key, and one, not
+# For a differentiable operator with several arguments it is enough that one of them has the key, and one, not
 # necessarily the same, the flag. This is why the method `clone` leaves a node: inside, it copies
 # into a new tensor, which has the key, and the flag comes from `quick.weight`; hence
-# `CopyBackwards`. So let's make a whole layer in inference mode: in `addmm` only `features` have
+# `CopyBackwards`. But `F.linear` with `quick.weight` and without `bias` is two operations, and the
+# first one, `t()`, drops the flag: nothing is recorded. So let's make a whole layer in inference mode: in `addmm` only `features` have
 # the key then, and only `bias` has the flag.
 
 # %% raises="RuntimeError: Inplace update to inference tensor outside InferenceMode is not allowed."
@@ -278,6 +285,9 @@ assert whole.bias.is_inference() and not features.is_inference()
 assert whole.bias.requires_grad and not whole.weight.t().requires_grad
 addmm: Any = quick(features).grad_fn
 assert addmm._saved_mat2 is None  # nobody saves quick.weight
+old_bias = whole.bias.tolist()
+torch.optim.SGD(whole.parameters(), lr=0.1, fused=True).step()  # does not notice
+assert whole.bias.tolist() != old_bias
 torch.optim.SGD(whole.parameters(), lr=0.1).step()
 
 # %% raises="RuntimeError: Inference tensors cannot be saved for backward."
@@ -285,7 +295,7 @@ nn.Sequential(nn.Linear(16, 16), whole)(features)
 
 # %% [markdown] lang="pl"
 # Znowu gradient dostał tylko `bias`, ale teraz krok optymalizatora zgłasza wyjątek, bo `bias`
-# jest tensorem z trybu wnioskowania. A gdy przed warstwą stoi inna, która się uczy, wyjątek
+# jest tensorem z trybu wnioskowania (z `fused=True` tego nie zauważy). A gdy przed warstwą stoi inna, która się uczy, wyjątek
 # zgłasza już przejście w przód: `addmm` musiałaby zapamiętać `weight`, żeby policzyć gradient
 # swojego wejścia. Pułapka z początku lekcji jest cicha, bo omija oba wyjątki: wartości
 # `weight` nikt nie zapamiętuje, a optymalizator nie ma czego do niej dodać.
@@ -298,7 +308,7 @@ nn.Sequential(nn.Linear(16, 16), whole)(features)
 
 # %% [markdown] lang="en"
 # Again only `bias` got a gradient, but now the optimizer's step raises, because `bias` is an
-# inference tensor. And if a layer that learns stands before this one, the forward pass already
+# inference tensor (with `fused=True` it does not notice). And if a layer that learns stands before this one, the forward pass already
 # raises: `addmm` would have to save `weight` to compute the gradient of its input. The trap from
 # the beginning is silent because it avoids both exceptions: nobody saves the value of `weight`, and the
 # optimizer has nothing to add to it.
@@ -402,9 +412,10 @@ show_figure(
 # **zasięgiem**. Metoda `detach` zwraca drugi tensor o tych samych danych, bez flagi i węzła;
 # oryginał się nie zmienia. Metoda `requires_grad_(False)` gasi flagę jednego liścia, aż ją
 # przywrócisz, a `no_grad` wyłącza tryb całemu wątkowi do wyjścia z bloku. Tylko `inference_mode`
-# nie poprzestaje na trybie: tensory, które w nim dostają pamięć, nie mają klucza ani licznika
-# wersji, a wyjście z bloku im ich nie daje. Bez licznika autograd nie zauważyłby, że zapamiętana
-# wartość się zmieniła, więc takiego tensora nie zapamięta ani nie pozwoli zmienić w miejscu.
+# nie poprzestaje na trybie: tensory, które w nim powstają (oprócz widoków starszych), nie mają
+# klucza ani licznika wersji, a wyjście z bloku im ich nie daje. Bez licznika autograd nie zauważyłby, że zapamiętana
+# wartość się zmieniła, więc takiego tensora nie zapamięta ani nie pozwoli zmienić zwykłą operacją w
+# miejscu.
 #
 # W źródłach PyTorcha klucze odbiera konstruktor klasy `TensorImpl` (plik
 # `c10/core/TensorImpl.cpp`), flagi i tryb sprawdza `compute_requires_grad`
@@ -416,17 +427,18 @@ show_figure(
 # Zbudujmy tę regułę bez liczb: tensor to flaga, klucz i krawędzie. Operacji jest pięć: widok (*view*),
 # `detach`, dodawanie, które niczego nie zapamiętuje, mnożenie, które zapamiętuje drugi
 # czynnik, i `exp`. Widok i wynik metody `detach` dziedziczą klucz po swoim źródle, niezależnie
-# od trybu, a widok bez węzła zachowuje flagę tensora, którego jest widokiem (zobaczymy to niżej).
+# od trybu, a widok bez węzła zachowuje flagę tensora,
+# którego jest widokiem, jeśli ten ma klucz (zobaczymy to niżej).
 
 # %% [markdown] lang="en"
 # Three switches give the same row: of the five properties only the node is missing. They differ in
 # **scope**. The method `detach` returns a second tensor over the same data, without flag and node;
 # the original does not change. The method `requires_grad_(False)` clears the flag of one leaf
 # until you restore it, and `no_grad` turns the mode off for the whole thread until the block ends.
-# Only `inference_mode` goes beyond the mode: tensors that get their memory in it have neither the
-# key nor a version counter, and leaving the block does not give them any. Without a counter,
+# Only `inference_mode` goes beyond the mode: tensors made in it (other than views of older ones) have
+# neither the key nor a version counter, and leaving the block does not give them any. Without a counter,
 # autograd could not notice that a saved value has changed, so it refuses to save such a tensor, or
-# to change it in place.
+# to let an ordinary in-place operation change it.
 #
 # In PyTorch's source the constructor of the class `TensorImpl` takes the keys away (file
 # `c10/core/TensorImpl.cpp`), `compute_requires_grad` checks flags and the mode
@@ -438,7 +450,8 @@ show_figure(
 # Let's build this rule without numbers: a tensor is a flag, a key and edges. There are five
 # operations: a view, `detach`, an addition, which saves nothing, a multiplication, which saves
 # the other factor, and `exp`. A view and the result of `detach` inherit the key of their source,
-# whatever the mode, and a view without a node keeps the flag of its base (shown below).
+# whatever the mode, and a view without a node keeps the flag of its base, if the base
+# has the key (shown below).
 
 
 # %%
@@ -484,7 +497,7 @@ def mini_op(name: str, *inputs: Mini) -> Mini:
     if name == "detach":
         return Mini(False, key)
     if not (flag and modes.grad and not modes.inference):
-        # No node. A view keeps the flag of its base all the same.
+        # No node. A view keeps the flag of its base, if that has the key.
         return Mini(flag and name == "view", key)
     if name == "mul":
         first, second = inputs
@@ -754,7 +767,7 @@ show_figure(
 # %% [markdown] lang="pl"
 # Na wykresie słupki maleją dopiero od trzeciej warstwy. Gdy uczy się warstwa $k$, żyje $12 - k$
 # aktywacji: wyniki `Tanh` od $k$ do 10 i wejście warstwy. Dla $k = 1$ wejściem jest partia, która
-# istnieje i tak. Bajty oszczędza więc zamrożenie **początku** sieci: gdy zamrozisz pierwszych pięć
+# istnieje i tak. Aktywacje oszczędza więc zamrożenie **początku** sieci: gdy zamrozisz pierwszych pięć
 # warstw, żyje {{ first_five_frozen:.0f }} aktywacji, a gdy ostatnich pięć, {{ last_five_frozen:.0f }}.
 #
 # Tryby `no_grad` i `inference_mode` zostawiają tyle, ile zamrożenie wszystkiego: jedną aktywację,
@@ -766,12 +779,12 @@ show_figure(
 # Tryb należy do wątku, a nie do bloku kodu, który widzisz. Wątek roboczy zaczyna z włączonym
 # trybem zapisu, choćby zadanie dostał w bloku `no_grad`. Z generatorem jest odwrotnie: dopóki
 # stoi wstrzymany w bloku `no_grad`, tryb zapisu jest wyłączony także w kodzie, który go wywołał.
-# Lekarstwo: zamknij blok przed `yield`.
+# Jedno z lekarstw: zamknij blok przed `yield`.
 
 # %% [markdown] lang="en"
 # In the chart the bars shrink only from the third layer on. If layer $k$ learns, $12 - k$
 # activations are alive: the results of `Tanh` from $k$ to 10, and the input of the layer. For
-# $k = 1$ the input is the batch, which exists anyway. So what saves bytes is freezing the
+# $k = 1$ the input is the batch, which exists anyway. So what saves activations is freezing the
 # **beginning** of the network: if you freeze the first five layers, {{ first_five_frozen:.0f }}
 # activations are alive, and if you freeze the last five, {{ last_five_frozen:.0f }}.
 #
@@ -783,7 +796,7 @@ show_figure(
 #
 # The mode belongs to the thread, not to the block of code that you see. A worker thread starts
 # with grad mode on, even if it got its job inside a `no_grad` block. A generator does the reverse:
-# as long as it is suspended inside a `no_grad` block, grad mode is off for its caller, too. The
+# as long as it is suspended inside a `no_grad` block, grad mode is off for its caller, too. A
 # cure: close the block before `yield`.
 
 
@@ -906,7 +919,7 @@ def only_trainable_moves(model: nn.Module) -> Iterator[None]:
     wrong = []
     for name, p in model.named_parameters():
         moved = not torch.equal(p.detach(), before[name])
-        if p.requires_grad and not moved:
+        if p.requires_grad and p.numel() and not moved:
             wrong.append(
                 f"{name} stood still ({'no' if p.grad is None else 'has'} grad)"
             )
@@ -1014,16 +1027,19 @@ assert alarm(lora) == "0.weight stood still (has grad)"
 # Strażnik wskazał `weight`. Milczy, gdy średnie policzysz w bloku `no_grad` albo gdy model
 # skopiujesz przez `copy.deepcopy`: kopia powstaje poza trybem wnioskowania i ma klucz. Zwinięta
 # komórka sprawdza go też na `detach` w środku sieci, stracie uciszonej metodą `requires_grad_`, optymalizatorze, który
-# nie dostał pierwszej warstwy, i zamrożonej warstwie, którą rusza pęd (*momentum*). Martwe pole:
-# parametr, w którym uczy się tylko połowa elementów. Fałszywy alarm podniesie każdy zerowy krok:
-# rozgrzewka od współczynnika uczenia 0 albo macierz A w pierwszym kroku LoRA.
+# nie dostał pierwszej warstwy, i zamrożonej warstwie, którą rusza pęd (*momentum*). Martwe pola: parametr, w którym
+# uczy się tylko połowa elementów, bufory, warstwy na zwykłej liście i odcięty parametr, który rusza
+# zanikanie wag (*weight decay*) albo kara L2. Fałszywy alarm podniesie każdy zerowy krok: rozgrzewka
+# od współczynnika uczenia 0, macierz A w pierwszym kroku LoRA, nieużyty ekspert, a także nauczyciel,
+# który jest średnią wag (EMA). Parametr z NaN zawsze uchodzi za ruszony. Dopisek w nawiasie
+# mówi o `grad` po kroku, więc także po `zero_grad` w środku.
 #
 # Na GPU klucz nazywa się `AutogradCUDA` (tu niezmierzone).
 #
 # ## Co już umiesz
 #
 # - Wymienisz cztery warunki zapisu i powiesz, który z nich znosi każdy wyłącznik.
-# - Rozpoznasz flagi, które kłamią: parametr z trybu wnioskowania, widok z bloku `no_grad`, strata
+# - Rozpoznasz flagi, które mogą kłamać: parametr z trybu wnioskowania, widok z bloku `no_grad`, strata
 #   po `requires_grad_`.
 # - Przewidzisz, które warstwy opłaca się zamrozić, i sprawdzisz pierwszy krok treningu.
 #
@@ -1042,16 +1058,19 @@ assert alarm(lora) == "0.weight stood still (has grad)"
 # The guard named `weight`. It is silent if you compute the means in a `no_grad` block, or copy
 # the model by `copy.deepcopy`: the copy is made outside inference mode and has the key. The
 # folded cell also tests it on a `detach` in the middle of a network, a loss silenced by `requires_grad_`,
-# an optimizer that was not given the first layer, and a frozen layer that momentum moves. A blind
-# spot: a parameter of which only half learns. Any step of zero raises a false alarm: a warm-up from
-# a learning rate of 0, or matrix A in the first step of LoRA.
+# an optimizer that was not given the first layer, and a frozen layer that momentum moves. Blind
+# spots: a parameter of which only half learns, buffers, layers in a plain list, and a cut parameter
+# moved by weight decay or an L2 penalty. Any step of zero raises a false alarm: a warm-up from a
+# learning rate of 0, matrix A in the first step of LoRA, an unused expert; and so does a teacher that
+# is an average of weights (EMA). A parameter with NaN always counts as moved. The note in parentheses
+# describes `grad` after the step, so also after a `zero_grad` inside.
 #
 # On a GPU the key is called `AutogradCUDA` (not measured here).
 #
 # ## Now you can
 #
 # - Name the four conditions for recording, and say which of them each switch removes.
-# - Recognise the flags that lie: a parameter from inference mode, a view from a `no_grad` block,
+# - Recognise the flags that may lie: a parameter from inference mode, a view from a `no_grad` block,
 #   a loss after `requires_grad_`.
 # - Predict which layers are worth freezing, and check the first training step.
 #
@@ -1094,9 +1113,9 @@ for _ in range(300):
             inputs.append(torch.ones(2, requires_grad=rng.random() < 0.5))
     grad, inference = rng.random() < 0.7, rng.random() < 0.25
     with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-        expected = torch.stack(inputs).grad_fn is not None
         with CallCounter() as counter:
             answer = recorded(*inputs)
+        expected = torch.stack(inputs).grad_fn is not None
     described = (
         f"requires_grad={[t.requires_grad for t in inputs]}, "
         f"is_inference={[t.is_inference() for t in inputs]}, "
@@ -1106,7 +1125,7 @@ for _ in range(300):
         pl=f"funkcja wykonała operacje: {dict(counter.names)}",
         en=f"the function ran operations: {dict(counter.names)}",
     )
-    assert answer is expected, say(
+    assert answer == expected, say(
         pl=f"{described}: ma być {expected}, a jest {answer}",
         en=f"{described}: expected {expected}, got {answer}",
     )
@@ -1160,6 +1179,7 @@ def recorded(*inputs: Tensor) -> bool:
 # Wątek roboczy nie zna trybów tego, kto zlecił zadanie. Napisz `carry(function)`: funkcję, która
 # robi to samo co `function`, ale w dowolnym wątku działa w trybach z chwili wywołania `carry`.
 # Po sobie ma zostawić wątek w takich trybach, w jakich go zastała, także po wyjątku.
+# Funkcja jest zwykła: ani generator, ani korutyna.
 
 # %% [markdown] lang="en" exercise="carry-modes" role="prompt" belt="brown" minutes=15
 # ### Brown: modes that travel with the job
@@ -1167,7 +1187,7 @@ def recorded(*inputs: Tensor) -> bool:
 # A worker thread does not know the modes of whoever submitted the job. Write `carry(function)`:
 # a function that does the same as `function`, but in any thread runs in the modes of the moment
 # when `carry` was called. It has to leave the thread in the modes in which it found it, after an
-# exception, too.
+# exception, too. The function is an ordinary one: neither a generator nor a coroutine.
 
 
 # %% exercise="carry-modes" role="starter"
@@ -1180,31 +1200,53 @@ def seen_modes() -> tuple[bool, bool]:
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
 
+calls: list[int] = []
+raised: list[Exception] = []
+
+
 def job(number: int, *, fail: bool = False) -> tuple[int, tuple[bool, bool], bool]:
+    calls.append(number)
     if fail:
-        raise KeyError(number)
+        raised.append((KeyError, ValueError, OSError)[number % 3](number))
+        raise raised[-1]
     t = torch.ones(1, requires_grad=True) * number
     return number, seen_modes(), t.requires_grad
 
 
+def run_there(
+    function: Callable[..., Any], number: int, fail: bool, grad: bool, inference: bool
+) -> tuple[Any, tuple[bool, bool]]:
+    """Run it in these modes; return its result or exception, and the modes it leaves."""
+    with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+        try:
+            result = function(number, fail=fail)
+        except Exception as error:
+            result = error
+        return result, seen_modes()
+
+
 rng = random.Random(9)
 with ThreadPoolExecutor(1) as worker:
-    for number in range(40):
+    for number in range(80):
         grad, inference = rng.random() < 0.5, rng.random() < 0.5
         fail, grad_there = rng.random() < 0.3, rng.random() < 0.5
-        worker.submit(torch.set_grad_enabled, grad_there).result()
+        inference_there = number >= 40 and rng.random() < 0.5
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             carried = carry(job)
-        future = worker.submit(carried, number, fail=fail)
-        error = future.exception()
+        modes_there = grad_there, inference_there
+        got, there = worker.submit(
+            run_there, carried, number, fail, *modes_there
+        ).result()
+        assert calls == list(range(number + 1)), say(
+            pl="`function` ma być wywołana raz na zadanie",
+            en="`function` has to be called once per job",
+        )
         if fail:
-            assert isinstance(error, KeyError), say(
-                pl=f"funkcja zgłosiła KeyError, a na zewnątrz wyszło {error!r}",
-                en=f"the function raised KeyError, and what came out was {error!r}",
+            assert got is raised[-1], say(
+                pl=f"funkcja zgłosiła {raised[-1]!r}, a na zewnątrz wyszło {got!r}",
+                en=f"the function raised {raised[-1]!r}, and what came out was {got!r}",
             )
         else:
-            assert error is None, say(pl=f"wyjątek {error!r}", en=f"raised {error!r}")
-            got = future.result()
             wanted = (number, (grad, inference), grad and not inference)
             assert got == wanted, say(
                 pl=f"(wynik, (tryb zapisu, tryb wnioskowania), requires_grad): ma być {wanted}, "
@@ -1212,10 +1254,9 @@ with ThreadPoolExecutor(1) as worker:
                 en=f"(result, (grad mode, inference mode), requires_grad): expected {wanted}, "
                 f"got {got}",
             )
-        there = worker.submit(seen_modes).result()
-        assert there == (grad_there, False), say(
-            pl=f"wątek miał tryby {(grad_there, False)}, a po zadaniu ma {there}",
-            en=f"the thread had modes {(grad_there, False)}, and after the job it has {there}",
+        assert there == modes_there, say(
+            pl=f"wątek miał tryby {modes_there}, a po zadaniu ma {there}",
+            en=f"the thread had modes {modes_there}, and after the job it has {there}",
         )
 
 # %% [markdown] lang="pl" exercise="carry-modes" role="hint"
@@ -1286,7 +1327,8 @@ def carry(function: Callable[..., Any]) -> Callable[..., Any]:
 # Strażnik potrzebuje kroku treningu i kopii parametrów. Napisz `unreached(model, loss)`, która
 # z samego grafu odczyta nazwy uczących się parametrów, do których `loss` nie prowadzi. Nie wolno
 # liczyć gradientów ani niczego zmieniać. Graf może być długi (tysiące węzłów) i rozgałęziony
-# (tysiące dróg).
+# (tysiące dróg), ale nie ma w nim checkpointingu z `use_reentrant=True` ani własnych funkcji, których
+# `backward` zwraca `None`.
 
 # %% [markdown] lang="en" exercise="unreached" role="prompt" belt="black" minutes=20
 # ### Black: who will not learn, before any gradient
@@ -1294,7 +1336,8 @@ def carry(function: Callable[..., Any]) -> Callable[..., Any]:
 # The guard needs a training step and a copy of the parameters. Write `unreached(model, loss)`,
 # which reads off the graph alone the names of trainable parameters that the graph of `loss` does not reach.
 # You may not compute gradients or change anything. The graph may be long (thousands of nodes)
-# and branched (thousands of paths).
+# and branched (thousands of paths), but has no checkpointing with `use_reentrant=True` and no custom
+# functions whose `backward` returns `None`.
 
 
 # %% exercise="unreached" role="starter"
@@ -1350,10 +1393,15 @@ for model_, loss_, story in cases:
     if loss_.grad_fn is not None:
         loss_.grad_fn.register_prehook(passes.append)
     flags = [p.requires_grad for p in model_.parameters()]
-    names_found = unreached(model_, loss_)
+    with CallCounter() as counter:
+        names_found = unreached(model_, loss_)
     assert not passes, say(
         pl="to liczy gradienty, a ma tylko odczytać graf",
         en="you computed gradients instead of reading the graph",
+    )
+    assert not counter.names, say(
+        pl=f"funkcja wykonała operacje: {dict(counter.names)}",
+        en=f"the function ran operations: {dict(counter.names)}",
     )
     kept = flags == [p.requires_grad for p in model_.parameters()]
     assert kept and all(p.grad is None for p in model_.parameters()), say(
@@ -1382,11 +1430,11 @@ for model_, loss_, story in cases:
 
 # %% [markdown] lang="pl" exercise="unreached" role="hint"
 # Zamiast rekurencji użyj listy węzłów do odwiedzenia i zbioru odwiedzonych. Trzymaj w nim same
-# węzły, a nie wynik `id`.
+# węzły.
 
 # %% [markdown] lang="en" exercise="unreached" role="hint"
 # Instead of recursion use a list of nodes to visit and a set of visited ones. Keep the nodes
-# themselves in it, and not the result of `id`.
+# themselves in it.
 
 
 # %% exercise="unreached" role="wrong" says="and you name ['0.weight']"
