@@ -950,8 +950,8 @@ assert set(heavy(tied)) == set(tied)  # clones of these would no longer be tied
 # - Wiesz, ile bajtów zatrzymuje widok, i znajdujesz takie widoki przed zapisem do pliku.
 # - Nie piszesz do tensora, którego elementy mają wspólne komórki.
 #
-# Następna lekcja: 02, o rozgłaszaniu (*broadcasting*), czyli o kroku 0 w praktyce. W
-# dokumentacji:
+# Następna lekcja: [02, o rozgłaszaniu](02_broadcasting_magic.py) (*broadcasting*), czyli o
+# kroku 0 w praktyce. W dokumentacji:
 # [Tensor Views](https://docs.pytorch.org/docs/stable/tensor_view.html),
 # [Serialization semantics](https://docs.pytorch.org/docs/stable/notes/serialization.html).
 
@@ -984,7 +984,8 @@ assert set(heavy(tied)) == set(tied)  # clones of these would no longer be tied
 #   file.
 # - Avoid writing to a tensor whose elements share cells.
 #
-# Next lesson: 02, on broadcasting, which is stride 0 in practice. In the documentation:
+# Next lesson: [02, on broadcasting](02_broadcasting_magic.py), which is stride 0 in
+# practice. In the documentation:
 # [Tensor Views](https://docs.pytorch.org/docs/stable/tensor_view.html),
 # [Serialization semantics](https://docs.pytorch.org/docs/stable/notes/serialization.html).
 

@@ -915,8 +915,8 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # - Opiszesz granicę funkcji adnotacjami, a jej wnętrze sprawdzisz liczbami pierwszymi.
 # - Eksportem wykryjesz kod, który zakłada równość rozmiarów.
 #
-# Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Następna lekcja: 08,
-# o grafie obliczeniowym. Dokumentacja:
+# Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Następna lekcja:
+# [08, o grafie obliczeniowym](08_computational_graph.py). Dokumentacja:
 # [torch.export](https://docs.pytorch.org/docs/stable/export.html),
 # [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archiwalna, 2.9).
 #
@@ -944,8 +944,8 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # - Describe the boundary of a function with annotations, and check its inside with primes.
 # - Detect by export the code that assumes equal sizes.
 #
-# Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py). Next lesson: 08,
-# on the computational graph. Documentation:
+# Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py). Next lesson:
+# [08, on the computational graph](08_computational_graph.py). Documentation:
 # [torch.export](https://docs.pytorch.org/docs/stable/export.html),
 # [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archived, 2.9).
 #

@@ -1043,7 +1043,7 @@ assert alarm(lora) == "0.weight stood still (has grad)"
 #   po `requires_grad_`.
 # - Przewidzisz, które warstwy opłaca się zamrozić, i sprawdzisz pierwszy krok treningu.
 #
-# Wcześniej: lekcja 08, „Graf obliczeniowy pod lupą”. Dalej:
+# Wcześniej: [graf obliczeniowy pod lupą](08_computational_graph.py). Dalej:
 # [własna funkcja autogradu](10_custom_autograd_function.py). Dokumentacja:
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html#locally-disabling-gradient-computation),
 # [inference_mode](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mode.inference_mode.html). Źródła:
@@ -1074,7 +1074,7 @@ assert alarm(lora) == "0.weight stood still (has grad)"
 #   a loss after `requires_grad_`.
 # - Predict which layers are worth freezing, and check the first training step.
 #
-# Before this: lesson 08, “The computational graph under the microscope”. Next:
+# Before this: [the computational graph](08_computational_graph.py). Next:
 # [custom autograd functions](10_custom_autograd_function.py). Documentation:
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html#locally-disabling-gradient-computation),
 # [inference_mode](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad_mode.inference_mode.html). Source:

@@ -1258,7 +1258,8 @@ assert alarm(limited) != "silent"
 #   koszt drugiego przejścia.
 # - Utniesz sekwencję przez `h.detach()`, zamiast uciszać wyjątek, który miał rację.
 #
-# Wcześniej: 11 „Jakobian i hesjan”. Dalej: 13 „Akumulacja gradientów”. Dokumentacja:
+# Wcześniej: [jakobian i hesjan](11_jacobian_and_hessian.py). Dalej:
+# [akumulacja gradientów](13_gradient_accumulation.py). Dokumentacja:
 # [Tensor.backward](https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html),
 # [torch.autograd.grad](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html),
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Źródła:
@@ -1279,7 +1280,8 @@ assert alarm(limited) != "silent"
 #   and estimate what a second pass costs.
 # - Truncate a sequence with `h.detach()` instead of silencing an exception that was right.
 #
-# Before this: 11 "Jacobians and Hessians". Next: 13 "Gradient accumulation". Documentation:
+# Before this: [Jacobians and Hessians](11_jacobian_and_hessian.py). Next:
+# [gradient accumulation](13_gradient_accumulation.py). Documentation:
 # [Tensor.backward](https://docs.pytorch.org/docs/stable/generated/torch.Tensor.backward.html),
 # [torch.autograd.grad](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html),
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Source:

@@ -1206,8 +1206,8 @@ assert "was changed in the window" in alarm(late_clipping)
 # - Rozpoznasz błędy, których mianownik nie naprawi: `BatchNorm1d`, przycinanie po każdej mikropartii,
 #   sumy w `bfloat16`.
 #
-# Wcześniej: lekcja 12, `retain_graph`: co naprawdę zwalnia przejście wstecz. Dalej: lekcja 14,
-# różniczkowanie w trybie postępowym. Dokumentacja:
+# Wcześniej: [co naprawdę zwalnia przejście wstecz](12_retain_graph.py). Dalej:
+# [różniczkowanie w trybie postępowym](14_forward_mode_ad.py). Dokumentacja:
 # [torch.Tensor.grad](https://docs.pytorch.org/docs/stable/generated/torch.Tensor.grad.html),
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Źródła:
 # [`accumulate_grad.h`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/functions/accumulate_grad.h),
@@ -1231,8 +1231,8 @@ assert "was changed in the window" in alarm(late_clipping)
 # - Recognise mistakes that no denominator repairs: `BatchNorm1d`, clipping after each micro-batch, sums
 #   in `bfloat16`.
 #
-# Before this: lesson 12, `retain_graph`: what the backward pass really frees. Next: lesson 14,
-# forward-mode differentiation. Documentation:
+# Before this: [what the backward pass really frees](12_retain_graph.py). Next:
+# [forward-mode differentiation](14_forward_mode_ad.py). Documentation:
 # [torch.Tensor.grad](https://docs.pytorch.org/docs/stable/generated/torch.Tensor.grad.html),
 # [autograd mechanics](https://docs.pytorch.org/docs/stable/notes/autograd.html). Source:
 # [`accumulate_grad.h`](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/csrc/autograd/functions/accumulate_grad.h),
