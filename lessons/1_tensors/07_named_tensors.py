@@ -916,7 +916,7 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # - Eksportem wykryjesz kod, który zakłada równość rozmiarów.
 #
 # Wcześniej: [rozgłaszanie](02_broadcasting_magic.py) i [einops](06_einops.py). Następna lekcja:
-# [08, o grafie obliczeniowym](08_computational_graph.py). Dokumentacja:
+# [08, o grafie obliczeniowym](../2_autograd/08_computational_graph.py). Dokumentacja:
 # [torch.export](https://docs.pytorch.org/docs/stable/export.html),
 # [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archiwalna, 2.9).
 #
@@ -945,7 +945,7 @@ share_on_padding(meta(3, 5, 7, 7), meta(3, 7))
 # - Detect by export the code that assumes equal sizes.
 #
 # Before this: [broadcasting](02_broadcasting_magic.py) and [einops](06_einops.py). Next lesson:
-# [08, on the computational graph](08_computational_graph.py). Documentation:
+# [08, on the computational graph](../2_autograd/08_computational_graph.py). Documentation:
 # [torch.export](https://docs.pytorch.org/docs/stable/export.html),
 # [Named Tensors](https://docs.pytorch.org/docs/2.9/named_tensor.html) (archived, 2.9).
 #
