@@ -45,6 +45,7 @@ import math
 import random
 import sys
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -302,17 +303,18 @@ print(row, J[1], sep="\n")
 
 # %% [markdown] lang="pl"
 # Wektor jednostkowy wybiera z macierzy jeden wiersz, więc wektor po wektorze cały jakobian
-# kosztuje tyle przejść, ile jest wyjść. Strata ma jedno wyjście: jej jakobian to jeden wiersz, gradient. Gradient ma
-# tyle wyjść, ile jest parametrów, a jego jakobian to hesjan $H$. Hesjan jest symetryczny, więc
-# jedno przejście wstecz przez gradient daje $v^\top H$, czyli $Hv$. Potrzebuje
-# do tego grafu: `create_graph=True` zapisuje w nim także obliczenie gradientu.
+# kosztuje tyle przejść, ile jest wyjść. Strata ma jedno wyjście: jej jakobian to jeden wiersz,
+# gradient. Gradient ma tyle wyjść, ile jest parametrów, a jego jakobian to hesjan $H$. Hesjan
+# jest symetryczny, więc jedno przejście wstecz przez gradient daje $v^\top H$, czyli $Hv$.
+# Potrzebuje do tego grafu: `create_graph=True` zapisuje w nim także obliczenie gradientu.
 
 # %% [markdown] lang="en"
 # A unit vector picks one row of the matrix, so one vector at a time a whole Jacobian costs as
-# many passes as there are outputs. A loss has one output: its Jacobian is one row, the gradient. The gradient has as many
-# outputs as there are parameters, and its Jacobian is the Hessian $H$. The Hessian is symmetric,
-# so one backward pass through the gradient gives $v^\top H$, that is $Hv$. It needs a graph to
-# pass through: `create_graph=True` records the computation of the gradient, too.
+# many passes as there are outputs. A loss has one output: its Jacobian is one row, the gradient.
+# The gradient has as many outputs as there are parameters, and its Jacobian is the Hessian $H$.
+# The Hessian is symmetric, so one backward pass through the gradient gives $v^\top H$, that is
+# $Hv$. It needs a graph to pass through: `create_graph=True` records the computation of the
+# gradient, too.
 
 # %% fold=true
 w = torch.randn(4, requires_grad=True)
@@ -348,7 +350,8 @@ show_graph(
 # - `torch.autograd.functional.jacobian` wywołuje przejście wstecz w pętli, wiersz po wierszu;
 # - `torch.func.jacrev` przepuszcza wszystkie wektory jednostkowe naraz: `vmap` zamienia funkcję
 #   jednego wektora w funkcję całej ich partii (*batch*), więc każda operacja działa raz na
-#   macierzy (a operacja bez reguły dla `vmap` w pętli). Z `chunk_size=32` oblicza porcje po 32 wiersze;
+#   macierzy (a operacja bez reguły dla `vmap` w pętli). Z `chunk_size=32` oblicza porcje po 32
+#   wiersze;
 # - `torch.func.jacfwd` składa macierz z kolumn, trybem postępowym (*forward mode*), który liczy
 #   $Jv$ już w przejściu w przód (*forward pass*).
 #
@@ -367,8 +370,8 @@ show_graph(
 #
 # - `torch.autograd.functional.jacobian` calls the backward pass in a loop, row by row;
 # - `torch.func.jacrev` sends all unit vectors through one backward pass: `vmap` turns a function
-#   of one vector into a function of a batch of them, so each operation runs once on a matrix
-#   (and one without a rule for `vmap`, in a loop). With `chunk_size=32` it computes chunks of 32 rows;
+#   of one vector into a function of a batch of them, so each operation runs once on a matrix (and
+#   one without a rule for `vmap`, in a loop). With `chunk_size=32` it computes chunks of 32 rows;
 # - `torch.func.jacfwd` builds the matrix from columns, in forward mode, which computes $Jv$
 #   during the forward pass.
 #
@@ -588,9 +591,10 @@ print(say(pl=f"zgodne łańcuchy: {chains}", en=f"agreeing chains: {chains}"))
 # ## How many gradients one product costs
 #
 # Let us count the cost in matrix multiplications. For each recorded multiplication a backward
-# pass does at most two, one for each argument, unless it recomputes something. So a gradient costs at most three forward passes,
-# and the product $Hv$, one more differentiation, at most three gradients, whatever the number of
-# parameters. Forward mode also adds at most two to each multiplication.
+# pass does at most two, one for each argument, unless it recomputes something. So a gradient
+# costs at most three forward passes, and the product $Hv$, one more differentiation, at most
+# three gradients, whatever the number of parameters. Forward mode also adds at most two to each
+# multiplication.
 #
 # The test network has six 128 × 128 matrices, and the batch has 128 rows, so all multiplications
 # are of one size. The function `torch.func.jvp` computes $Jv$ in forward mode, and
@@ -603,11 +607,12 @@ print(say(pl=f"zgodne łańcuchy: {chains}", en=f"agreeing chains: {chains}"))
 #
 # - [ ] `jvp(grad(f))`: pochodna kierunkowa gradientu
 #
-#   Samouczek PyTorcha (odsyłacz jest na końcu lekcji) pisze, że zwykle oszczędza ono pamięć w
-#   porównaniu z `vjp(grad(f))`, bo tryb postępowy nie potrzebuje grafu. Ale `torch.func.grad` i tak go zapisuje: szczyt samego gradientu to
-#   {{ peak_func_gradient }} B zamiast {{ peak_gradient }} B, dokładnie tyle co z
-#   `create_graph=True`. Tryb postępowy dokłada też do tensorów ich pochodne kierunkowe i szczyt
-#   rośnie ponad dwukrotnie, do {{ peak_forward_reverse }} B.
+#   Samouczek PyTorcha (odsyłacz jest na końcu lekcji) pisze, że zwykle oszczędza to pamięć w
+#   porównaniu z `vjp(grad(f))`, bo tryb postępowy nie potrzebuje grafu. Ale `torch.func.grad` i
+#   tak go zapisuje: szczyt samego gradientu to {{ peak_func_gradient }} B zamiast
+#   {{ peak_gradient }} B, dokładnie tyle co z `create_graph=True`. Tryb postępowy dokłada też do
+#   tensorów ich pochodne kierunkowe i szczyt rośnie ponad dwukrotnie, do
+#   {{ peak_forward_reverse }} B.
 #
 # - [ ] `grad(jvp(f))`: gradient pochodnej kierunkowej
 #
@@ -632,10 +637,11 @@ print(say(pl=f"zgodne łańcuchy: {chains}", en=f"agreeing chains: {chains}"))
 # - [ ] `jvp(grad(f))`: a directional derivative of the gradient
 #
 #   PyTorch's tutorial (linked at the end of the lesson) calls it generally more memory-efficient
-#   than `vjp(grad(f))`, because forward mode needs no graph. But `torch.func.grad` records one anyway: the peak of the gradient alone is
-#   {{ peak_func_gradient }} bytes instead of {{ peak_gradient }}, exactly as with
-#   `create_graph=True`. Forward mode also adds a directional derivative to the tensors, and the
-#   peak more than doubles, to {{ peak_forward_reverse }} bytes.
+#   than `vjp(grad(f))`, because forward mode needs no graph. But `torch.func.grad` records one
+#   anyway: the peak of the gradient alone is {{ peak_func_gradient }} bytes instead of
+#   {{ peak_gradient }}, exactly as with `create_graph=True`. Forward mode also adds a directional
+#   derivative to the tensors, and the peak more than doubles, to {{ peak_forward_reverse }}
+#   bytes.
 #
 # - [ ] `grad(jvp(f))`: the gradient of a directional derivative
 #
@@ -879,10 +885,10 @@ show_figure(
 # ## Co się psuje i jak to zauważyć
 #
 # Złożenie `jvp(grad(f))` wymaga, żeby każda operacja przejścia w przód i wstecz miała wzór w
-# trybie postępowym. W PyTorchu {{ torch_version }} operacja `huber_loss_backward` takiego wzoru nie ma,
-# a wzór dla `mse_loss_backward` ze średnią ma błąd (zgłoszenie na końcu lekcji). Cel nie ma pochodnej
-# kierunkowej, więc PyTorch wstawia `ZeroTensor`, zero, którego nie wolno zmieniać, a wzór dla
-# średniej dzieli je w miejscu. Z sumą albo z pochodną kierunkową celu wyjątku nie ma:
+# trybie postępowym. W PyTorchu {{ torch_version }} operacja `huber_loss_backward` takiego wzoru
+# nie ma, a wzór dla `mse_loss_backward` ze średnią ma błąd (zgłoszenie na końcu lekcji). Cel nie
+# ma pochodnej kierunkowej, więc PyTorch wstawia `ZeroTensor`, zero, którego nie wolno zmieniać, a
+# wzór dla średniej dzieli je w miejscu. Z sumą albo z pochodną kierunkową celu wyjątku nie ma:
 
 # %% [markdown] lang="en"
 # Beyond the limit the points lie on the curve predicted from the curvature and the start; below
@@ -893,12 +899,12 @@ show_figure(
 #
 # ## What breaks and how to notice
 #
-# The composition `jvp(grad(f))` needs a forward-mode formula for each operation of the forward and
-# the backward pass. In PyTorch {{ torch_version }} the operation `huber_loss_backward` has none, and the
-# formula for `mse_loss_backward` with a mean has a bug (the issue is linked at the end of the lesson). The
-# target has no directional derivative, so PyTorch puts in a `ZeroTensor`, a zero that must not be
-# changed, and the formula for the mean divides it in place. With a sum, or with a directional
-# derivative of the target, there is no exception:
+# The composition `jvp(grad(f))` needs a forward-mode formula for each operation of the forward
+# and the backward pass. In PyTorch {{ torch_version }} the operation `huber_loss_backward` has
+# none, and the formula for `mse_loss_backward` with a mean has a bug (the issue is linked at the
+# end of the lesson). The target has no directional derivative, so PyTorch puts in a `ZeroTensor`,
+# a zero that must not be changed, and the formula for the mean divides it in place. With a sum,
+# or with a directional derivative of the target, there is no exception:
 
 # %% raises="RuntimeError: ZeroTensors are immutable. Please use the materialized zero tensor obtained using .clone() if you want a mutable tensor."
 x3, t3, w3, v3 = torch.randn(4, 3, 3)
@@ -933,10 +939,11 @@ jvp(grad(mse), (w3, t3), (v3, v3))
 jvp(grad(mse), (w3,), (v3,))
 
 # %% [markdown] lang="pl"
-# Gradient gradientu i gradient pochodnej kierunkowej działają w obu przypadkach. Gradient gradientu
-# zgłasza wyjątek gdzie indziej: gdy operacja przejścia wstecz sama nie ma pochodnej (na CPU np.
-# połączone jądro funkcji `scaled_dot_product_attention`) albo gdy gradient któregoś parametru
-# jest stały (ostatni bias przy sumie wyjść sieci). Dwie następne pułapki niczego nie zgłaszają:
+# Gradient gradientu i gradient pochodnej kierunkowej działają w obu przypadkach. Gradient
+# gradientu zgłasza wyjątek gdzie indziej: gdy operacja przejścia wstecz sama nie ma pochodnej (na
+# CPU np. połączone jądro funkcji `scaled_dot_product_attention`) albo gdy gradient któregoś
+# parametru jest stały (ostatni bias przy sumie wyjść sieci). Dwie następne pułapki niczego nie
+# zgłaszają:
 
 # %% [markdown] lang="en"
 # The gradient of the gradient and the gradient of the directional derivative work in both cases.
@@ -967,21 +974,22 @@ print(of_batch.shape, f"{zeros=:.1f}%")
 assert of_batch.shape == (8, 3, 8, 6) and zeros == 87.5
 
 # %% [markdown] lang="pl"
-# Sieć z warstw liniowych i `ReLU` jest liniowa kawałkami, więc hesjan jej wyjścia względem wejścia
-# to same zera: szukanie kierunku o największej krzywiźnie nic nie da. Kształt jakobianu całej partii to kształt
-# wyjścia i kształt wejścia, jeden po drugim, a {{ zeros:.1f }}% jego liczb to zera: pochodne
-# wyjścia jednej próbki względem innych próbek. Unikniesz ich w pierwszym ćwiczeniu.
+# Sieć z warstw liniowych i `ReLU` jest liniowa kawałkami, więc hesjan jej wyjścia względem
+# wejścia to same zera: szukanie kierunku o największej krzywiźnie nic nie da. Kształt jakobianu
+# całej partii to kształt wyjścia i kształt wejścia, jeden po drugim, a {{ zeros:.1f }}% jego
+# liczb to zera: pochodne wyjścia jednej próbki względem innych próbek. Unikniesz ich w pierwszym
+# ćwiczeniu.
 #
 # Iloczyn $Hv$ mówi, jak zmieni się gradient po małym kroku w kierunku $v$, więc można go
 # sprawdzić ilorazem różnicowym dwóch gradientów. Oto strażnik (*guard*) do wklejenia. Wymaga
 # `float64` oraz straty gładkiej i bez losowości.
 
 # %% [markdown] lang="en"
-# A network of linear layers and `ReLU` is piecewise linear, so the Hessian of its output with respect to the
-# input is all zeros: a search for the direction of highest curvature finds nothing. And the shape
-# of the Jacobian of a whole batch is that of the output followed by that of the input, and
-# {{ zeros:.1f }}% of its numbers are zeros: derivatives of one sample's output by other samples.
-# You will avoid them in the first exercise.
+# A network of linear layers and `ReLU` is piecewise linear, so the Hessian of its output with
+# respect to the input is all zeros: a search for the direction of highest curvature finds
+# nothing. And the shape of the Jacobian of a whole batch is that of the output followed by that
+# of the input, and {{ zeros:.1f }}% of its numbers are zeros: derivatives of one sample's output
+# by other samples. You will avoid them in the first exercise.
 #
 # The product $Hv$ says how the gradient changes along $v$, so a finite difference of two
 # gradients checks it. Here is a guard to paste. It needs `float64` and a smooth loss without
@@ -1007,17 +1015,22 @@ def check_hvp(
     def gradient(way: float, v: Sequence[Tensor]) -> Sequence[Tensor]:
         moved = [p.detach() + way * u for p, u in zip(params, v, strict=True)]
         moved = [p.requires_grad_() for p in moved]
-        return torch.autograd.grad(loss_of(moved), moved, materialize_grads=True)
+        loss = loss_of(moved)
+        grads: tuple[Tensor, ...] = torch.autograd.grad(
+            loss, moved, materialize_grads=True
+        )
+        return grads
 
     def norm(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack([t.norm() for t in tensors]).norm()
+        length: Tensor = torch.cat([t.flatten() for t in tensors]).norm()
+        return length
 
     for _ in range(3):
         v = [torch.randn_like(p) for p in params]
         ahead, behind = gradient(step, v), gradient(-step, v)
         expected = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
         size, slope = norm(expected), norm(ahead)
-        assert size > 1e-9 * slope, "Hv is zero or NaN: the loss has no curvature here"
+        assert size > 1e-9 * slope, "Hv is zero (no curvature) or NaN"
         floor = 1e-6 * torch.maximum(size, slope)  # below it there is rounding
         for part, e in zip(product(v), expected, strict=True):  # each tensor alone
             error = ((part - e).norm() / torch.maximum(e.norm(), floor)).item()
@@ -1119,7 +1132,8 @@ def outputs_sum(params: Sequence[Tensor]) -> Tensor:
 
 
 def attention(params: Sequence[Tensor]) -> Tensor:
-    return F.scaled_dot_product_attention(*params).square().sum()
+    query, key, value = params
+    return F.scaled_dot_product_attention(query, key, value).square().sum()
 
 
 query_key_value = [torch.randn(1, 2, 4, 8, requires_grad=True) for _ in range(3)]
@@ -1160,7 +1174,8 @@ assert refusal(lambda p: p[0].tanh().sum(), single, hvp) == "check in float64"
 #   PyTorchu](14_forward_mode_ad.py).
 # - Dokumentacja: [torch.func](https://docs.pytorch.org/docs/stable/func.api.html),
 #   [torch.autograd.grad](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html),
-#   [samouczek o jakobianach i hesjanach](https://docs.pytorch.org/tutorials/intermediate/jacobians_hessians.html).
+#   [samouczek o jakobianach i
+#   hesjanach](https://docs.pytorch.org/tutorials/intermediate/jacobians_hessians.html).
 # - Źródła:
 #   [functional.py](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/autograd/functional.py),
 #   [eager_transforms.py](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_functorch/eager_transforms.py),
@@ -1171,10 +1186,10 @@ assert refusal(lambda p: p[0].tanh().sum(), single, hvp) == "check in float64"
 # %% [markdown] lang="en"
 # The correct products passed. The guard stopped the first program, a loss with a factor cut off
 # by the method `detach`, a product from another batch, and a network with `ReLU`. Turn dropout
-# off: with it the guard refused a correct product, too. It tests three
-# random directions at one point. It compares with differences of the gradient, so it trusts the
-# gradient: check a custom backward with `gradcheck` first. The argument `step` must be small
-# against the parameters, or a correct product is refused, too. Symmetry would not be enough: the matrix of the function
+# off: with it the guard refused a correct product, too. It tests three random directions at one
+# point. It compares with differences of the gradient, so it trusts the gradient: check a custom
+# backward with `gradcheck` first. The argument `step` must be small against the parameters, or a
+# correct product is refused, too. Symmetry would not be enough: the matrix of the function
 # `times_hessian` is symmetric, too. All runs here come from a CPU; costs on a GPU are not
 # measured.
 #
@@ -1183,8 +1198,8 @@ assert refusal(lambda p: p[0].tanh().sum(), single, hvp) == "check in float64"
 # - Say which of $J$, $Jv$, $v^\top J$, $H$, $Hv$ you need and how many passes it costs.
 # - Put a whole matrix together from rows or columns, and limit its memory peak with the argument
 #   `chunk_size`.
-# - Compute $Hv$ at the cost of at most three gradients (in multiplications), check it with a guard,
-#   and derive the limit of the learning rate from it.
+# - Compute $Hv$ at the cost of at most three gradients (in multiplications), check it with a
+#   guard, and derive the limit of the learning rate from it.
 #
 # - Previous: [custom autograd functions](10_custom_autograd_function.py), where a second
 #   derivative can also be silently wrong. Next: [what the backward pass really
@@ -1192,7 +1207,8 @@ assert refusal(lambda p: p[0].tanh().sum(), single, hvp) == "check in float64"
 #   PyTorch](14_forward_mode_ad.py).
 # - Documentation: [torch.func](https://docs.pytorch.org/docs/stable/func.api.html),
 #   [torch.autograd.grad](https://docs.pytorch.org/docs/stable/generated/torch.autograd.grad.html),
-#   [tutorial on Jacobians and Hessians](https://docs.pytorch.org/tutorials/intermediate/jacobians_hessians.html).
+#   [tutorial on Jacobians and
+#   Hessians](https://docs.pytorch.org/tutorials/intermediate/jacobians_hessians.html).
 # - Source:
 #   [functional.py](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/autograd/functional.py),
 #   [eager_transforms.py](https://github.com/pytorch/pytorch/blob/v2.15.0/torch/_functorch/eager_transforms.py),
@@ -1292,17 +1308,17 @@ def per_sample(net: nn.Module, samples: Tensor) -> Tensor:
 # ### Brązowy: największa krzywizna poza minimum
 #
 # Poza minimum hesjan może mieć też ujemne wartości własne, a metoda potęgowa znajduje największą
-# co do modułu. Napisz funkcję, która zwraca **największą** wartość własną ze znakiem, z dokładnością
-# 0,01%. Masz 600 parametrów w trzech tensorach i mniej niż 500 000 B pamięci: około 100 wektorów,
-# nie macierz.
+# co do modułu. Napisz funkcję, która zwraca **największą** wartość własną ze znakiem, z
+# dokładnością 0,01%. Masz 600 parametrów w trzech tensorach i mniej niż 500 000 B pamięci: około
+# 100 wektorów, nie macierz.
 
 # %% [markdown] lang="en" exercise="highest-curvature" role="prompt" belt="brown" minutes=20
 # ### Brown: the highest curvature outside a minimum
 #
-# Outside a minimum the Hessian may have negative eigenvalues, too, and power iteration finds the one
-# of largest magnitude. Write a function that returns the **highest** eigenvalue with its sign, to
-# 0.01%. You have 600 parameters in three tensors, and less than 500,000 bytes of memory: about
-# 100 vectors, not a matrix.
+# Outside a minimum the Hessian may have negative eigenvalues, too, and power iteration finds the
+# one of largest magnitude. Write a function that returns the **highest** eigenvalue with its
+# sign, to 0.01%. You have 600 parameters in three tensors, and less than 500,000 bytes of memory:
+# about 100 vectors, not a matrix.
 
 
 # %% exercise="highest-curvature" role="starter"
@@ -1332,11 +1348,15 @@ for seed, (low, high) in enumerate([(-3.0, 2.0), (-1.0, 4.0), (-4.0, 1.0)]):
     mirror[:2] = 10.0  # so that the extreme axes cross all three tensors
     wells = bowl(spectrum, mirror / mirror.norm())
     where = [torch.randn(n).double().requires_grad_() for n in (250, 349, 1)]
+    tracemalloc.start()  # sees a matrix in NumPy, too
     with MemoryMeter() as meter:
         answer = highest_curvature(wells, where)
-    assert meter.peak < 500_000, say(
-        pl=f"szczyt {meter.peak} B: macierz zajmuje 2880000 B, a wektor 4800 B",
-        en=f"a peak of {meter.peak} bytes: the matrix takes 2880000, a vector 4800",
+    elsewhere_peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    top_bytes = max(meter.peak, elsewhere_peak)
+    assert meter.peak < 500_000 and elsewhere_peak < 1_500_000, say(
+        pl=f"szczyt {top_bytes} B: macierz zajmuje 2880000 B, a wektor 4800 B",
+        en=f"a peak of {top_bytes} bytes: the matrix takes 2880000, a vector 4800",
     )
     largest = max(low, high, key=abs)
     assert not (low == largest and math.isclose(abs(answer), -low, rel_tol=1e-3)), say(
@@ -1451,7 +1471,7 @@ def gradient_at(f: Scalar, w: Tensor, *, record: bool = False) -> Tensor:
     return torch.autograd.grad(f(w), w, create_graph=record)[0]
 
 
-for seed, (n_weights, n_steps) in enumerate([(4, 30), (6, 40), (5, 35)]):
+for seed, (n_weights, n_steps) in enumerate([(4, 60), (6, 80), (5, 70)]):
     torch.manual_seed(seed)
     data, probe = torch.randn(2, 200, n_weights).double()
     labels, goals = torch.randn(2, 200).double()
@@ -1468,7 +1488,7 @@ for seed, (n_weights, n_steps) in enumerate([(4, 30), (6, 40), (5, 35)]):
         (unrolled,) = torch.autograd.grad(test(w_end), w_loop)
     last, loop_bytes = gradient_at(test, w_end), meter.peak
     del w_end
-    allowed = loop_bytes // 8
+    allowed = loop_bytes // 5
     with MemoryMeter() as meter:
         got = meta_gradient(origin.clone(), task, test, rate, n_steps)
     assert got.shape == origin.shape, say(
