@@ -123,8 +123,7 @@ def check_collisions(lesson: Lesson, sources: dict[str, str]) -> Iterator[Proble
             owners.setdefault(name, module)
     for cell in lesson.code:
         for name in sorted(code_facts.defined(code_facts.parse(cell.source)) & owners.keys()):
-            what = f"`{name}` is also a name of snippets/{owners[name]}.py; call it something else"
-            yield Problem(lesson.path, cell.line, what)
+            yield Problem(lesson.path, cell.line, _taken(name, owners[name]))
 
 
 def check_snippets(sources: dict[str, str]) -> Iterator[Problem]:
@@ -133,5 +132,8 @@ def check_snippets(sources: dict[str, str]) -> Iterator[Problem]:
     for module, source in sorted(sources.items()):
         for name, line in sorted(code_facts.lines_of_definitions(source).items()):
             if (owner := owners.setdefault(name, module)) != module:
-                what = f"`{name}` is also a name of snippets/{owner}.py; call it something else"
-                yield Problem(f"snippets/{module}.py", line, what)
+                yield Problem(f"snippets/{module}.py", line, _taken(name, owner))
+
+
+def _taken(name: str, owner: str) -> str:
+    return f"`{name}` is also a name of snippets/{owner}.py; call it something else"

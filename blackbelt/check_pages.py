@@ -5,15 +5,13 @@ from pathlib import Path
 
 from blackbelt.config import Project
 from blackbelt.lesson import LANGUAGES
+from blackbelt.markdown_files import pages
 from blackbelt.problems import Problem
 
 
 def check_pages(project: Project) -> Iterator[Problem]:
     """Check the pages of `docs/` and the introductions of modules."""
-    generated = project.docs / "lessons"
-    pages = [path for path in project.docs.rglob("*.md") if generated not in path.parents]
-    pages += project.lessons.glob("*/*.md")
-    for path in sorted(pages):
+    for path in pages(project):
         shown = path.relative_to(project.root).as_posix()
         stem, _, language = path.stem.rpartition(".")
         if language not in LANGUAGES:

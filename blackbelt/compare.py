@@ -43,9 +43,10 @@ def differences(
         second: the other.
         names: what to call them.
     """
+    quoted = _quoted(lesson)
     for step, before, after in zip(plan(lesson), first.steps, second.steps, strict=True):
-        old = list(_lines(lesson, step, before, first))
-        new = list(_lines(lesson, step, after, second))
+        old = list(_lines(step, before, first, quoted))
+        new = list(_lines(step, after, second, quoted))
         if old != new:
             line = step.cell.line
             titles = [f"{lesson.path}:{line} ({name})" for name in names]
@@ -53,7 +54,7 @@ def differences(
             yield Difference(line, step.cell.options.measured, text)
 
 
-def _lines(lesson: Lesson, step: Step, done: StepRun, run: Run) -> Iterator[str]:
+def _lines(step: Step, done: StepRun, run: Run, quoted: set[str]) -> Iterator[str]:
     """Everything of a step that a page can show, as lines."""
     for output in done.outputs:
         label = f"[{output.kind}{' ' + output.language if output.language else ''}]"
@@ -67,7 +68,6 @@ def _lines(lesson: Lesson, step: Step, done: StepRun, run: Run) -> Iterator[str]
             if data:
                 digest = hashlib.sha256(data.encode()).hexdigest()[:12]
                 yield f"{label} {kind} {digest}, {len(data):,} bytes"
-    quoted = _quoted(lesson)
     for name in code_facts.assigned(code_facts.parse(step.cell.source)):
         if name in quoted:
             yield f"[value] {name} = {run.values.get(name)!r}"

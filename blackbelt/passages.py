@@ -17,10 +17,9 @@ from blackbelt import code_facts
 from blackbelt.config import Project
 from blackbelt.course import Course
 from blackbelt.lesson import LANGUAGES, Cell, Lesson
+from blackbelt.markdown_files import pages, shown_by_github, split_front_matter
 from blackbelt.prose_facts import VALUE, parser
-from blackbelt.web_links import hand_written
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.S | re.M)
 _ALERT = re.compile(r"^\[![A-Z]+\]")
 _ATTRIBUTES = re.compile(r"\{ ?[#.:][^}]*\}")
 _CODE_SPAN = re.compile(r"`[^`]*`")
@@ -58,9 +57,7 @@ def passages(course: Course) -> Iterator[Passage]:
     project = course.project
     for lesson in course.lessons:
         yield from of_lesson(lesson)
-    generated = project.docs / "lessons"
-    pages = [path for path in project.docs.rglob("*.md") if generated not in path.parents]
-    for file in (*hand_written(project), *pages, *project.lessons.glob("*/*.md")):
+    for file in (*shown_by_github(project), *pages(project)):
         path = file.relative_to(project.root).as_posix()
         yield from _of_page(file.read_text(encoding="utf-8"), path)
     for file in (project.lessons / "roadmap.toml", project.docs / "glossary.toml"):
@@ -97,13 +94,12 @@ def of_markdown(text: str, path: str, first: int, language: str) -> Iterator[Pas
 
 def _of_page(text: str, path: str) -> Iterator[Passage]:
     language = "pl" if path.removesuffix(".md").endswith(".pl") else "en"
-    if front := _FRONT_MATTER.match(text):
-        for value in _strings(_yaml(front[1])):
-            # Templates, addresses and lists of parts have no spaces.
-            if " " in value:
-                yield Passage(path, 1, language, _words_only(value))
-        text = "\n" * front[0].count("\n") + text[front.end() :]
-    yield from of_markdown(text, path, 1, language)
+    front, body = split_front_matter(text)
+    for value in _strings(_yaml(front)):
+        # Templates, addresses and lists of parts have no spaces.
+        if " " in value:
+            yield Passage(path, 1, language, _words_only(value))
+    yield from of_markdown(body, path, 1, language)
 
 
 def _yaml(text: str) -> Any:

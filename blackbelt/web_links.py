@@ -14,6 +14,7 @@ from pathlib import Path
 from blackbelt.config import Project
 from blackbelt.course import Course
 from blackbelt.lesson import Lesson
+from blackbelt.markdown_files import pages, shown_by_github, split_front_matter
 from blackbelt.problems import Problem
 from blackbelt.prose_facts import facts
 
@@ -23,7 +24,6 @@ _PYTORCH = re.compile(
     r"^https://(?:docs\.)?pytorch\.org/docs/|^https://docs\.pytorch\.org/"
     r"|^https://github\.com/pytorch/pytorch/(?:blob|tree|raw)/"
 )
-_FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.S | re.M)
 # Files that are no Markdown: an address ends where the text around it goes on.
 _ADDRESS = re.compile(r"https?://[^\s\"'<>`)\]}]+")
 
@@ -40,7 +40,7 @@ class WebLink:
 def in_markdown(text: str, path: str, first: int = 1) -> Iterator[WebLink]:
     """Links and pictures of Markdown that begins in line `first` of a file."""
     # The parser would take front matter for a heading; its lines still count.
-    text = _FRONT_MATTER.sub(lambda match: "\n" * match[0].count("\n"), text)
+    _, text = split_front_matter(text)
     lines = text.split("\n")
     found = facts(text)
     for link in chain(found.links, found.images):
@@ -59,19 +59,11 @@ def in_lesson(lesson: Lesson) -> Iterator[WebLink]:
                     yield link
 
 
-def hand_written(project: Project) -> list[Path]:
-    """Markdown that GitHub shows and MkDocs does not build."""
-    patterns = ("*.md", ".github/**/*.md", "lessons/*.md")
-    return sorted(path for pattern in patterns for path in project.root.glob(pattern))
-
-
 def of_course(course: Course) -> list[WebLink]:
     """Every link to the web: of lessons, pages, and the files around them."""
     project = course.project
     links = [link for lesson in course.lessons for link in in_lesson(lesson)]
-    generated = project.docs / "lessons"
-    pages = [path for path in project.docs.rglob("*.md") if generated not in path.parents]
-    for file in (*hand_written(project), *sorted(pages), *sorted(project.lessons.glob("*/*.md"))):
+    for file in (*shown_by_github(project), *pages(project)):
         # Pages name the repository this way, so that its address stands in one place.
         text = file.read_text(encoding="utf-8").replace("{{ repository }}", project.repository)
         links += in_markdown(text, _shown(file, project))
@@ -118,7 +110,7 @@ def check_address(link: WebLink) -> Iterator[Problem]:
 
 def check_hand_written(project: Project) -> Iterator[Problem]:
     """Check that files and headings exist which Markdown outside of the site links to."""
-    for file in hand_written(project):
+    for file in shown_by_github(project):
         path = _shown(file, project)
         for link in in_markdown(file.read_text(encoding="utf-8"), path):
             yield from check_address(link)

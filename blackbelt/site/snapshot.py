@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from blackbelt.config import Project
 from blackbelt.glossary import Term
 from blackbelt.lesson import LANGUAGES
+from blackbelt.markdown_files import pages_of_docs
 from blackbelt.prepare import Prepared
 from blackbelt.publish import FOLDER
 from blackbelt.site import lesson_links, module_map, nav, pages
@@ -74,9 +75,7 @@ def _lesson_file(module: str, name: str, language: str) -> str:
 def _by_hand(
     project: Project, prepared: Prepared, glossary: tuple[Term, ...]
 ) -> Iterator[tuple[str, str]]:
-    generated = project.docs / FOLDER
-    files = [path for path in project.docs.rglob("*.md") if generated not in path.parents]
-    for path in files:
+    for path in pages_of_docs(project):
         yield from _page(path, path.relative_to(project.docs), project, prepared, glossary)
     for module in prepared.course.modules:
         for path in (project.lessons / module.folder).glob("*.md"):
